@@ -1,0 +1,1 @@
+//! `qaflow model pull`: fetches the embedded model's weights and checks their hash.

@@ -1,0 +1,1 @@
+//! The runtime of the graph; it knows no stage by name.

@@ -1,0 +1,1 @@
+//! The projection of finished records into files people read.

@@ -1,0 +1,1 @@
+//! The embedded model: SmolLM2-135M in the process.

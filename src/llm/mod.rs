@@ -1,0 +1,3 @@
+//! Models: over HTTP and in the process, and the decorators around them.
+
+pub mod embedded;

@@ -1,0 +1,18 @@
+//! What flows and what is kept: items, identities, records and their legal transitions, the graph,
+//! and the traits that the layers above implement. No input or output happens here, and no runtime is used.
+
+pub mod error;
+pub mod graph;
+pub mod ids;
+pub mod llm;
+pub mod params;
+pub mod payload;
+pub mod record;
+pub mod stage;
+pub mod store;
+pub mod text;
+
+pub use error::{ErrorClass, LlmError, StageError, StoreError};
+pub use ids::{BlobId, DocumentHash, Fingerprint, ItemId, Lineage, RequestKey, StageKey};
+pub use payload::{Payload, PayloadKind};
+pub use stage::{Item, Outcome, Stage};

@@ -1,0 +1,1 @@
+//! Where items, answers, accounts and texts are kept.
