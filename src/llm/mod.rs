@@ -1,3 +1,12 @@
 //! Models: over HTTP and in the process, and the decorators around them.
+//!
+//! From the outside in: [`journal`] answers what was answered before and keeps what is new; [`retry`] waits out what
+//! is the world's fault; [`concurrency`] grants the slots, the furthest stage first; then comes the model itself,
+//! [`openai`] over HTTP or [`embedded`] in the process.
 
+pub mod concurrency;
 pub mod embedded;
+pub mod journal;
+pub mod openai;
+pub mod probe;
+pub mod retry;

@@ -122,3 +122,12 @@ pub trait Lease: Send + Sync {
 pub fn parent_key(key: &ItemKey, parent: &ItemId) -> Option<ItemKey> {
     key.lineage.parent().map(|lineage| ItemKey { lineage, id: *parent })
 }
+
+/// The way to the one writer. A commit waits until its epoch is on disk.
+pub trait Commit: Send + Sync {
+    /// Hands changes to the writer; they are applied in one epoch, all or none.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; after an error nothing more is accepted.
+    fn commit(&self, changes: Vec<Change>) -> futures::future::BoxFuture<'_, Result<Epoch, StoreError>>;
+}

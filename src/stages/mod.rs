@@ -1,11 +1,15 @@
-//! The stages, and the only registry of them.
+//! The stages, and the only registry of them. A new stage has its own file, and a line in each of the lists here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::llm::LlmClient;
-use crate::model::text::TextStore;
+use crate::model::params::Reader;
+use crate::model::payload::Chunk;
+use crate::model::text::{ExtractedText, TextStore};
+use crate::model::{Item, PayloadKind, Stage, StageError};
 
+pub mod ask;
 pub mod chunk;
 pub mod extract;
 pub mod generate;
@@ -24,4 +28,90 @@ pub struct StageContext {
     pub model: Arc<str>,
     /// The program that worker processes are started from: this binary.
     pub worker_program: PathBuf,
+}
+
+/// The kinds of stages that a pipeline may name, with what each takes and gives.
+pub const KINDS: [(&str, PayloadKind, PayloadKind); 5] = [
+    ("extract", PayloadKind::Document, PayloadKind::Pages),
+    ("chunk", PayloadKind::Pages, PayloadKind::Chunk),
+    ("generate", PayloadKind::Chunk, PayloadKind::Pair),
+    ("validate", PayloadKind::Pair, PayloadKind::Verdict),
+    ("score", PayloadKind::Verdict, PayloadKind::Score),
+];
+
+/// A stage's parameters, read and checked.
+#[derive(Clone, Debug)]
+pub enum StageParams {
+    /// Of an extract stage.
+    Extract(extract::ExtractParams),
+    /// Of a chunk stage.
+    Chunk(chunk::ChunkParams),
+    /// Of a generate stage.
+    Generate(Box<generate::GenerateParams>),
+    /// Of a validate stage.
+    Validate(Box<validate::ValidateParams>),
+    /// Of a score stage.
+    Score(Box<score::ScoreParams>),
+}
+
+impl StageParams {
+    /// Reads the parameters of a stage of this kind; `None` if there is no such kind.
+    pub fn read(kind: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        Some(match kind {
+            "extract" => Self::Extract(extract::ExtractParams::read(reader)),
+            "chunk" => Self::Chunk(chunk::ChunkParams::read(reader)),
+            "generate" => Self::Generate(Box::new(generate::GenerateParams::read(reader))),
+            "validate" => Self::Validate(Box::new(validate::ValidateParams::read(reader))),
+            "score" => Self::Score(Box::new(score::ScoreParams::read(reader))),
+            _ => return None,
+        })
+    }
+
+    /// Builds the stage.
+    ///
+    /// # Errors
+    /// What the stage lacks, for people.
+    pub fn build(&self, context: &StageContext) -> Result<Arc<dyn Stage>, String> {
+        Ok(match self {
+            Self::Extract(params) => Arc::new(extract::ExtractStage::new(params.clone(), context)),
+            Self::Chunk(params) => Arc::new(chunk::ChunkStage::new(params.clone(), context)?),
+            Self::Generate(params) => Arc::new(generate::GenerateStage::new((**params).clone(), context)),
+            Self::Validate(params) => Arc::new(validate::ValidateStage::new((**params).clone(), context)),
+            Self::Score(params) => Arc::new(score::ScoreStage::new((**params).clone(), context)),
+        })
+    }
+
+    /// Whether the stage asks the model: then its concurrency follows the model's.
+    pub fn uses_model(&self) -> bool {
+        matches!(self, Self::Generate(_) | Self::Validate(_) | Self::Score(_))
+    }
+}
+
+/// The part of a document that a chunk covers.
+///
+/// # Errors
+/// Fatal if the span does not lie in the text: the store's parts do not belong together.
+pub fn slice<'a>(document: &'a ExtractedText, chunk: &Chunk) -> Result<&'a str, StageError> {
+    let range = chunk.bytes.start as usize..chunk.bytes.end as usize;
+    document.markdown.get(range).ok_or_else(|| {
+        StageError::fatal(
+            "store",
+            format!("the stored text of {} does not hold the span of one of its chunks: run `qaflow verify`", chunk.source.name),
+        )
+    })
+}
+
+/// The text of a chunk.
+///
+/// # Errors
+/// Fatal if the text cannot be read back.
+pub fn chunk_text(texts: &dyn TextStore, chunk: &Chunk) -> Result<Arc<str>, StageError> {
+    let document = texts.get(&chunk.source.text)?;
+    Ok(slice(&document, chunk)?.into())
+}
+
+/// For a stage that is handed a payload of a kind it does not take, which the graph's check rules out.
+pub(crate) fn wrong_payload(item: &Item, stage: &dyn Stage) -> StageError {
+    let (is, wants) = (item.payload.kind(), stage.accepts());
+    StageError::fatal("internal", format!("a stage that takes {wants} items was given a {is} item, please report it"))
 }

@@ -1,1 +1,222 @@
-//! The prompt stage.
+//! How a request to the model is put together: what calls share comes first, byte by byte the same, so that the
+//! server's prefix cache can serve it. One system prompt for all stages, then the document and the passage, then the
+//! stage's instruction, then what varies.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::ItemId;
+use crate::model::llm::{CompletionRequest, Message, Role, Schema, Task};
+use crate::model::params::Reader;
+use crate::model::payload::Chunk;
+
+/// The standing instruction when a pipeline names no other.
+pub const SYSTEM: &str = include_str!("../../pipelines/prompts/system.md");
+
+/// A prompt, from a file that the user may edit or from the one built in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptText {
+    /// Where it was read from; `None` for the one built in.
+    pub path: Option<PathBuf>,
+    /// The text.
+    pub text: String,
+}
+
+impl PromptText {
+    /// Reads the prompt named under `key`, or takes `built_in`. A file that cannot be read, or that uses a placeholder
+    /// not among `placeholders`, is a fault.
+    pub fn read(reader: &mut Reader<'_>, key: &str, built_in: &str, placeholders: &[&str], meaning: &str) -> Self {
+        let Some(path) = reader.optional_path(key, "built in", meaning) else {
+            return Self { path: None, text: built_in.into() };
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) if text.trim().is_empty() => {
+                reader.fault(key, format!("the prompt {} is empty", path.display()));
+                String::new()
+            }
+            Ok(text) => text,
+            Err(error) => {
+                reader.fault(key, format!("cannot read the prompt {}: {error}", path.display()));
+                String::new()
+            }
+        };
+        for found in placeholders_in(&text) {
+            if !placeholders.contains(&found.as_str()) {
+                let known: Vec<String> = placeholders.iter().map(|p| format!("{{{p}}}")).collect();
+                let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+                reader.fault(
+                    key,
+                    format!("the prompt {} has the placeholder {{{found}}}; known are: {known}", path.display()),
+                );
+            }
+        }
+        Self { path: Some(path), text }
+    }
+}
+
+/// Words in single braces, as in `{pairs}`; JSON in a prompt has quotes or spaces within its braces.
+fn placeholders_in(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        rest = &rest[open + 1..];
+        if let Some(close) = rest.find('}') {
+            let inside = &rest[..close];
+            if !inside.is_empty() && inside.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+                found.push(inside.into());
+            }
+        }
+    }
+    found
+}
+
+/// How a stage asks: its prompts and sampling. All of it determines results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asking {
+    /// The standing instruction.
+    pub system: PromptText,
+    /// Another model than the run's.
+    pub model: Option<String>,
+    /// The most tokens of an answer.
+    pub max_tokens: u32,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Nucleus sampling.
+    pub top_p: f64,
+    /// The seed given to the server.
+    pub seed: Option<u64>,
+    /// How often an answer that cannot be used is asked again.
+    pub ask_again: u32,
+}
+
+impl Asking {
+    /// Reads the keys that all stages with a model share.
+    pub fn read(reader: &mut Reader<'_>, max_tokens: i64, temperature: f64) -> Self {
+        Self {
+            system: PromptText::read(
+                reader,
+                "system",
+                SYSTEM,
+                &[],
+                "file with the standing instruction; the same for all stages, so that the server's prefix cache can serve it",
+            ),
+            model: reader.optional_text("model", "llm.model", "another model for this stage, as the server knows it"),
+            max_tokens: reader.int("max_tokens", max_tokens, 16..=1_000_000, "most tokens an answer may have") as u32,
+            temperature: reader.float("temperature", temperature, 0.0..=2.0, "sampling temperature"),
+            top_p: reader.float("top_p", 1.0, 0.0..=1.0, "nucleus sampling"),
+            seed: reader
+                .optional_int("seed", 0..=i64::MAX, "42", "seed given to the server")
+                .map_or(Some(42), |seed| Some(seed as u64)),
+            ask_again: reader.int("ask_again", 2, 0..=10, "how often an answer that cannot be used is asked again, with the fault named; then the item is dead") as u32,
+        }
+    }
+
+    /// What determines results, for the stage's fingerprint.
+    pub fn determinants(&self, model: &str) -> String {
+        format!(
+            "model={:?} max_tokens={} temperature={} top_p={} seed={:?} ask_again={} system={:?}",
+            self.model.as_deref().unwrap_or(model),
+            self.max_tokens,
+            self.temperature,
+            self.top_p,
+            self.seed,
+            self.ask_again,
+            self.system.text
+        )
+    }
+}
+
+/// What every call about one passage begins with.
+pub struct Passage<'a> {
+    /// The passage's item: calls with the same one go to the same server.
+    pub id: ItemId,
+    /// Where it stands.
+    pub chunk: &'a Chunk,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+impl Passage<'_> {
+    /// The shared part of the user's message. The tag holds a hash of the passage, so that no document can hold the
+    /// tag that ends it.
+    fn head(&self) -> String {
+        let tag = &blake3::hash(self.text.as_bytes()).to_hex()[..8];
+        let title = self.chunk.source.title.as_deref().unwrap_or(&self.chunk.source.name);
+        let section = if self.chunk.headings.is_empty() {
+            String::new()
+        } else {
+            format!("\nSection: {}", self.chunk.headings.join(" > "))
+        };
+        format!(
+            "# Document\n{title}{section}\n\n# Source\n<source id=\"{tag}\">\n{}\n</source id=\"{tag}\">\n\n",
+            self.text
+        )
+    }
+}
+
+/// One question to the model, before it is known who asks.
+pub struct Ask<'a> {
+    /// What is asked, structured.
+    pub task: Task,
+    /// The instruction, its placeholders filled.
+    pub instruction: &'a str,
+    /// What varies from call to call, shown as one line of JSON.
+    pub input: Option<serde_json::Value>,
+    /// The form of the answer.
+    pub schema: Arc<Schema>,
+}
+
+/// Puts a request together.
+pub fn request(
+    asking: &Asking,
+    model: &Arc<str>,
+    passage: &Passage<'_>,
+    ask: Ask<'_>,
+    scope: ItemId,
+    priority: u32,
+) -> CompletionRequest {
+    let mut user = passage.head();
+    user.push_str(ask.instruction.trim_end());
+    if let Some(input) = &ask.input {
+        user.push_str("\n\nInput: ");
+        user.push_str(&input.to_string());
+    }
+    CompletionRequest {
+        task: ask.task,
+        model: asking.model.as_deref().map_or_else(|| Arc::clone(model), Arc::from),
+        messages: vec![
+            Message { role: Role::System, content: asking.system.text.trim_end().into() },
+            Message { role: Role::User, content: user },
+        ],
+        schema: Some(ask.schema),
+        max_tokens: asking.max_tokens,
+        temperature: asking.temperature,
+        top_p: asking.top_p,
+        seed: asking.seed,
+        scope,
+        affinity: passage.id,
+        priority,
+    }
+}
+
+/// A short hash over prompts, which every row of the dataset carries.
+pub fn prompt_hash(system: &PromptText, instruction: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(system.text.as_bytes()).update(&[0]).update(instruction.as_bytes());
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// Whether a path lies below a folder; used to show prompts relative to their pipeline.
+pub fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "built in".into(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_are_told_from_json() {
+        assert_eq!(placeholders_in("write {pairs} of {types}: {\"pairs\": []} {}"), ["pairs", "types"]);
+    }
+}

@@ -1,1 +1,3 @@
 //! Logs, metrics, GPU figures.
+
+pub mod metrics;

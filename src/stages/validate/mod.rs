@@ -1,1 +1,303 @@
-//! The validate stage.
+//! The validate stage: the checks in code, cheap ones first, then the round trip through the model.
+
+pub mod checks;
+pub mod matching;
+pub mod normalize;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde::Deserialize;
+
+use self::checks::{CheckInput, CheckParams, CheckReport, run};
+use super::StageContext;
+use super::ask::{Answered, Unusable, ask, json};
+use super::prompt::{Ask, Asking, Passage, PromptText, request};
+use crate::model::llm::{Schema, Task};
+use crate::model::params::Reader;
+use crate::model::payload::{CheckResult, CheckValue, Citation, QaPair, Usage, Verdict};
+use crate::model::record::Rejection;
+use crate::model::text::{ExtractedText, Span};
+use crate::model::{Item, Outcome, Payload, PayloadKind, Stage, StageError};
+
+/// Changes whenever the code would decide otherwise on the same pair and answers.
+const CODE_VERSION: u32 = 1;
+/// The instruction of the round trip when a pipeline names no other.
+pub const ANSWER_PROMPT: &str = include_str!("../../../pipelines/prompts/answer.md");
+/// The instruction that compares two answers when a pipeline names no other.
+pub const EQUIVALENT_PROMPT: &str = include_str!("../../../pipelines/prompts/equivalent.md");
+/// The instruction that asks for a verbatim quote when a pipeline names no other.
+pub const REQUOTE_PROMPT: &str = include_str!("../../../pipelines/prompts/requote.md");
+
+/// Parameters of the validate stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidateParams {
+    /// The checks in code.
+    pub checks: CheckParams,
+    /// The round trip.
+    pub round_trip: RoundTrip,
+    /// The instruction that asks for a verbatim quote where the one given is nearly so.
+    pub requote_prompt: PromptText,
+    /// How to ask.
+    pub asking: Asking,
+}
+
+/// The round trip: the question is answered again from the passage, without its answer being seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoundTrip {
+    /// Whether it is made.
+    pub enabled: bool,
+    /// Least token F1 of both answers.
+    pub min_f1: f64,
+    /// Whether the model is asked if two answers below that say the same.
+    pub judge_equivalence: bool,
+    /// The instruction to answer.
+    pub prompt: PromptText,
+    /// The instruction to compare.
+    pub equivalent_prompt: PromptText,
+}
+
+impl ValidateParams {
+    /// Reads them from a pipeline file.
+    pub fn read(reader: &mut Reader<'_>) -> Self {
+        let checks = CheckParams::read(reader);
+        let round_trip = reader.section("round_trip", |r| RoundTrip {
+            enabled: r.bool("enabled", true, "whether each question is answered again from the passage alone"),
+            min_f1: r.float("min_f1", 0.6, 0.0..=1.0, "least token F1 between both answers (Alberti et al. 2019)"),
+            judge_equivalence: r.bool(
+                "judge_equivalence",
+                true,
+                "whether the model is asked if two answers with a lower F1 say the same",
+            ),
+            prompt: PromptText::read(r, "prompt", ANSWER_PROMPT, &[], "file with the instruction to answer"),
+            equivalent_prompt: PromptText::read(
+                r,
+                "equivalent_prompt",
+                EQUIVALENT_PROMPT,
+                &[],
+                "file with the instruction to compare two answers",
+            ),
+        });
+        Self {
+            checks,
+            round_trip,
+            requote_prompt: PromptText::read(
+                reader,
+                "requote_prompt",
+                REQUOTE_PROMPT,
+                &[],
+                "file with the instruction to give a quote verbatim, where the first one nearly was",
+            ),
+            asking: Asking::read(reader, 512, 0.0),
+        }
+    }
+}
+
+/// The validate stage.
+pub struct ValidateStage {
+    params: ValidateParams,
+    context: StageContext,
+    answer_schema: Arc<Schema>,
+    equivalent_schema: Arc<Schema>,
+    requote_schema: Arc<Schema>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RoundTripAnswer {
+    answerable: bool,
+    answer: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Equivalence {
+    #[serde(rename = "reason")]
+    _reason: String,
+    equivalent: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Requote {
+    quote: String,
+}
+
+/// A pair on its way through the checks.
+struct Checking<'a> {
+    pair: &'a QaPair,
+    item: &'a Item,
+    passage: Passage<'a>,
+    verdict: Verdict,
+}
+
+impl ValidateStage {
+    /// Builds the stage.
+    pub fn new(params: ValidateParams, context: &StageContext) -> Self {
+        let schema = |name: &str, properties: serde_json::Value| {
+            let required: Vec<&String> =
+                properties.as_object().map(|object| object.keys().collect()).unwrap_or_default();
+            let json = serde_json::json!({
+                "type": "object", "properties": properties, "required": required, "additionalProperties": false,
+            });
+            Arc::new(Schema { name: name.into(), json: json.to_string() })
+        };
+        let text = || serde_json::json!({"type": "string"});
+        let truth = || serde_json::json!({"type": "boolean"});
+        Self {
+            params,
+            context: context.clone(),
+            answer_schema: schema("answer", serde_json::json!({"answerable": truth(), "answer": text()})),
+            equivalent_schema: schema("equivalent", serde_json::json!({"reason": text(), "equivalent": truth()})),
+            requote_schema: schema("quote", serde_json::json!({"quote": text()})),
+        }
+    }
+
+    async fn validate(&self, item: &Item) -> Result<Outcome, StageError> {
+        let Payload::Pair(pair) = &item.payload else { return Err(super::wrong_payload(item, self)) };
+        let document = self.context.texts.get(&pair.chunk.source.text)?;
+        let source = super::slice(&document, &pair.chunk)?;
+        let mut checking = Checking {
+            pair,
+            item,
+            passage: Passage { id: pair.chunk_id, chunk: &pair.chunk, text: source.into() },
+            verdict: Verdict {
+                pair: pair.clone(),
+                pair_id: item.key.id,
+                citations: Vec::new(),
+                checks: std::collections::BTreeMap::new(),
+                usage: Usage::default(),
+            },
+        };
+        let mut report = self.check(pair, &pair.quote, source);
+        if report.ask_again {
+            let quote = self.requote(&mut checking).await?;
+            report = self.check(pair, &quote, source);
+        }
+        checking.verdict.checks = report.checks;
+        if let Some(found) = report.citation {
+            checking.verdict.citations.push(citation(&document, pair, found.start, found.end, found.score, found.text));
+        }
+        if let Some(failure) = report.failed {
+            return Ok(reject(checking.verdict, failure.check, failure.value, failure.rule));
+        }
+        if self.params.round_trip.enabled
+            && let Some((value, rule)) = self.round_trip(&mut checking).await?
+        {
+            return Ok(reject(checking.verdict, "round_trip", value, rule));
+        }
+        Ok(Outcome::emit(vec![Payload::Verdict(checking.verdict)]))
+    }
+
+    fn check(&self, pair: &QaPair, quote: &str, source: &str) -> CheckReport {
+        let input = CheckInput { question: &pair.question, answer: &pair.answer, quote, source };
+        run(&self.params.checks, &input)
+    }
+
+    async fn ask<T>(
+        &self,
+        checking: &mut Checking<'_>,
+        ask_for: Ask<'_>,
+        read: impl Fn(&str) -> Result<T, Unusable>,
+    ) -> Result<T, StageError> {
+        let asking = &self.params.asking;
+        let item = checking.item;
+        let request =
+            request(asking, &self.context.model, &checking.passage, ask_for, item.key.id, item.priority);
+        let Answered { value, usage, .. } = ask(self.context.llm.as_ref(), request, asking.ask_again, read).await?;
+        checking.verdict.usage += usage;
+        Ok(value)
+    }
+
+    /// Asks once for the quote word for word.
+    async fn requote(&self, checking: &mut Checking<'_>) -> Result<String, StageError> {
+        let pair = checking.pair;
+        let ask_for = Ask {
+            task: Task::Free,
+            instruction: &self.params.requote_prompt.text,
+            input: Some(serde_json::json!({"question": pair.question, "answer": pair.answer, "quote": pair.quote})),
+            schema: Arc::clone(&self.requote_schema),
+        };
+        Ok(self.ask(checking, ask_for, json::<Requote>).await?.quote)
+    }
+
+    /// Answers the question again. Returns value and rule if the pair does not pass.
+    async fn round_trip(&self, checking: &mut Checking<'_>) -> Result<Option<(String, String)>, StageError> {
+        let pair = checking.pair;
+        let rules = &self.params.round_trip;
+        let ask_for = Ask {
+            task: Task::Answer { source: Arc::clone(&checking.passage.text), question: pair.question.clone() },
+            instruction: &rules.prompt.text,
+            input: Some(serde_json::json!({"question": pair.question})),
+            schema: Arc::clone(&self.answer_schema),
+        };
+        let again = self.ask(checking, ask_for, json::<RoundTripAnswer>).await?;
+        if !again.answerable {
+            let value = CheckValue::Text("cannot be answered".into());
+            checking.verdict.checks.insert("round_trip".into(), CheckResult { pass: false, value });
+            let rule = "the question can be answered from the passage alone".into();
+            return Ok(Some(("cannot be answered".into(), rule)));
+        }
+        let f1 = round(matching::token_f1(&pair.answer, &again.answer));
+        let mut same = f1 >= rules.min_f1;
+        if !same && rules.judge_equivalence {
+            let ask_for = Ask {
+                task: Task::Free,
+                instruction: &rules.equivalent_prompt.text,
+                input: Some(serde_json::json!({
+                    "question": pair.question, "first_answer": pair.answer, "second_answer": again.answer,
+                })),
+                schema: Arc::clone(&self.equivalent_schema),
+            };
+            same = self.ask(checking, ask_for, json::<Equivalence>).await?.equivalent;
+            let value = CheckValue::Text(if same { "judged the same" } else { "judged different" }.into());
+            checking.verdict.checks.insert("round_trip_equivalent".into(), CheckResult { pass: same, value });
+        }
+        checking.verdict.checks.insert("round_trip".into(), CheckResult { pass: same, value: CheckValue::Number(f1) });
+        let judged = if rules.judge_equivalence { ", or both answers judged the same" } else { "" };
+        Ok((!same).then(|| (f1.to_string(), format!("token F1 of both answers at least {}{judged}", rules.min_f1))))
+    }
+}
+
+/// Three decimals: what is stored does not pretend to more.
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// A quote found in the passage, placed in the document.
+fn citation(document: &ExtractedText, pair: &QaPair, start: u64, end: u64, score: f64, text: String) -> Citation {
+    let base = pair.chunk.chars.start;
+    let chars = Span { start: base + start, end: base + end };
+    Citation { quote: text, page: document.page_at(chars.start), chars, match_score: round(score) }
+}
+
+fn reject(verdict: Verdict, check: &str, value: String, rule: String) -> Outcome {
+    let evidence = Some(Box::new(Payload::Verdict(verdict)));
+    Outcome::Reject(Rejection { check: check.into(), value, rule, evidence })
+}
+
+impl Stage for ValidateStage {
+    fn accepts(&self) -> PayloadKind {
+        PayloadKind::Pair
+    }
+
+    fn emits(&self) -> PayloadKind {
+        PayloadKind::Verdict
+    }
+
+    fn determinants(&self) -> String {
+        let trip = &self.params.round_trip;
+        format!(
+            "validate v{CODE_VERSION} checks={:?} round_trip={} {} {} {:?} {:?} requote={:?} {}",
+            self.params.checks,
+            trip.enabled,
+            trip.min_f1,
+            trip.judge_equivalence,
+            trip.prompt.text,
+            trip.equivalent_prompt.text,
+            self.params.requote_prompt.text,
+            self.params.asking.determinants(&self.context.model)
+        )
+    }
+
+    fn process<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<Outcome, StageError>> {
+        Box::pin(self.validate(item))
+    }
+}

@@ -1,0 +1,165 @@
+//! One stage's runner: takes items from its channel, processes a bounded number at once, commits, sends on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::runtime::{EngineError, Flow, Progress};
+use super::shutdown::{Stop, StopReason};
+use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
+use crate::model::store::Commit;
+use crate::model::{ErrorClass, Item, ItemId, Outcome, StageError};
+use crate::telemetry::metrics;
+
+/// First and longest wait before an item is tried again after a transient fault that reached the engine. (Faults of
+/// the model are waited out below, in the model's own client.)
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// What all runners share.
+pub(super) struct Shared {
+    pub(super) flow: Arc<Flow>,
+    pub(super) commit: Arc<dyn Commit>,
+    pub(super) stop: Stop,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// Runs stage `at` until its channel is closed and empty, or the run stops. Holding `edges` keeps the channels of
+/// the stages below open; they close when this returns.
+pub(super) async fn run_stage(
+    shared: Arc<Shared>,
+    at: usize,
+    mut items: mpsc::Receiver<Item>,
+    edges: Vec<mpsc::Sender<Item>>,
+) -> Result<(), EngineError> {
+    let node = &shared.flow.nodes[at];
+    let progress = &shared.progress.stages[at];
+    progress.capacity.store(items.max_capacity(), Ordering::Relaxed);
+    let mut tasks: JoinSet<Result<(), EngineError>> = JoinSet::new();
+    loop {
+        progress.in_flight.store(tasks.len(), Ordering::Relaxed);
+        progress.queued.store(items.len(), Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => flatten(ended)?,
+            () = shared.stop.wait() => break,
+            item = items.recv(), if tasks.len() < node.concurrency.max(1) => match item {
+                None => break,
+                Some(item) => {
+                    let span = tracing::debug_span!(
+                        "item", stage = %node.name, item = %item.key.id.short(), document = item.payload.document_name());
+                    let (shared, edges) = (Arc::clone(&shared), edges.clone());
+                    tasks.spawn(async move { process(&shared, at, item, &edges).await }.instrument(span));
+                }
+            },
+        }
+    }
+    // Nothing more is taken. What is in hand is finished; what lies in the channel is pending in the store.
+    while let Some(ended) = tasks.join_next().await {
+        progress.in_flight.store(tasks.len(), Ordering::Relaxed);
+        flatten(ended)?;
+    }
+    progress.queued.store(0, Ordering::Relaxed);
+    Ok(())
+}
+
+fn flatten(ended: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Result<(), EngineError> {
+    match ended {
+        Ok(result) => result,
+        Err(join) if join.is_cancelled() => Ok(()),
+        Err(join) => Err(EngineError::Internal(format!("a stage's task failed, please report it: {join}"))),
+    }
+}
+
+/// Takes one item to its end.
+async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Item>]) -> Result<(), EngineError> {
+    let node = &shared.flow.nodes[at];
+    let began = Instant::now();
+    let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
+    let (ending, children) = match result {
+        Ok(Outcome::Emit { children, warnings, notes }) => {
+            let children = number(&item.key, &node.fingerprint, children);
+            let done = Done { children: children.len() as u32, warnings, notes };
+            (Ending::Done(done), children)
+        }
+        Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
+        Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
+            tracing::error!(stage = %node.name, label, "{reason}");
+            shared.stop.request(StopReason::Fatal(reason));
+            return Ok(());
+        }
+        Err(StageError { label, reason, attempts, raw, .. }) => {
+            tracing::warn!(stage = %node.name, document = item.payload.document_name(), label, "given up: {reason}");
+            (Ending::Dead(DeadLetter { label, reason, attempts, raw }), Vec::new())
+        }
+    };
+    let outcome = ending.name();
+    let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
+    let below = children.clone();
+    let change =
+        Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
+    shared.commit.commit(vec![change]).await?;
+    let took = began.elapsed();
+    metrics::item_ended(&node.name, outcome, took);
+    let progress = &shared.progress.stages[at];
+    progress.ended.fetch_add(1, Ordering::Relaxed);
+    progress.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
+
+    for child in below {
+        for (edge, to) in edges.iter().zip(&node.consumers) {
+            let priority = shared.flow.nodes[*to].depth;
+            let item = Item { key: child.key.clone(), payload: child.payload.clone(), priority };
+            tokio::select! {
+                biased;
+                () = shared.stop.wait() => return Ok(()),
+                sent = edge.send(item) => if sent.is_err() {
+                    // The stage below has ended early, which it does only when the run stops.
+                    return Ok(());
+                },
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Processes an item, waiting out transient faults; `None` if the run stops first, and the item stays pending.
+async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outcome, StageError>> {
+    let node = &shared.flow.nodes[at];
+    let mut wait = RETRY_FIRST;
+    loop {
+        match node.stage.process(item).await {
+            Err(error) if error.class == ErrorClass::Interrupted => return None,
+            Err(error) if error.class == ErrorClass::Transient => {
+                metrics::item_retried(&node.name);
+                tracing::warn!(stage = %node.name, label = error.label, "trying again in {wait:?}: {}", error.reason);
+                tokio::select! {
+                    () = shared.stop.wait() => return None,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(RETRY_LONGEST);
+            }
+            result => return Some(result),
+        }
+    }
+}
+
+/// Gives children their places and ids, which follow from the parent, the stage and the ordinal alone.
+fn number(
+    parent: &ItemKey,
+    fingerprint: &crate::model::Fingerprint,
+    children: Vec<crate::model::Payload>,
+) -> Vec<NewItem> {
+    children
+        .into_iter()
+        .enumerate()
+        .map(|(ordinal, payload)| {
+            let ordinal = ordinal as u32;
+            let id = ItemId::derive(&parent.id, fingerprint, ordinal);
+            NewItem { key: ItemKey { lineage: parent.lineage.child(ordinal), id }, parent: Some(parent.id), payload }
+        })
+        .collect()
+}

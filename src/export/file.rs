@@ -1,0 +1,92 @@
+//! A file that appears whole or not at all, with its rows, bytes and hash counted while it is written.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::ExportError;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrittenFile {
+    /// Rows, for files of rows.
+    pub rows: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// SHA-256, as `sha256sum` prints it.
+    pub sha256: String,
+}
+
+/// A file of JSON rows under way.
+pub(super) struct RowFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+    hash: Sha256,
+    rows: u64,
+    bytes: u64,
+}
+
+impl RowFile {
+    /// Begins a file beside its place.
+    pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
+        let temporary = temporary_name(path);
+        let file = File::create(&temporary).map_err(|error| ExportError::Write { path: temporary.clone(), error })?;
+        Ok(Self {
+            path: path.into(),
+            temporary,
+            file: BufWriter::with_capacity(1 << 16, file),
+            hash: Sha256::new(),
+            rows: 0,
+            bytes: 0,
+        })
+    }
+
+    /// Adds a row.
+    pub(super) fn row(&mut self, row: &impl Serialize) -> Result<(), ExportError> {
+        let fail = |error| ExportError::Write { path: self.temporary.clone(), error };
+        let mut line = serde_json::to_vec(row).map_err(|error| fail(error.into()))?;
+        line.push(b'\n');
+        self.file.write_all(&line).map_err(fail)?;
+        self.hash.update(&line);
+        self.rows += 1;
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Puts the file in its place.
+    pub(super) fn finish(self) -> Result<WrittenFile, ExportError> {
+        let Self { path, temporary, file, hash, rows, bytes } = self;
+        file.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|error| ExportError::Write { path, error })?;
+        Ok(WrittenFile { rows, bytes, sha256: hex(&hash.finalize()) })
+    }
+}
+
+/// Writes a whole file, beside its place first.
+pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ExportError> {
+    let temporary = temporary_name(path);
+    let fail = |error| ExportError::Write { path: path.into(), error };
+    let mut file = File::create(&temporary).map_err(fail)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&temporary, path).map_err(fail)
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    path.with_file_name(format!(".{name}.partial"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

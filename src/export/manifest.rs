@@ -1,0 +1,153 @@
+//! `manifest.json`: what a run was, what came out, and how to check it. The one file that knows the clock.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::file::write_whole;
+use super::{DocumentEntry, ExportError, Exported, WrittenFile};
+
+/// What the program knows about a run besides its records.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunFacts {
+    /// The run's name in every row.
+    pub run_id: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The configuration file.
+    pub config_file: String,
+    /// The effective configuration, without secrets.
+    pub config: serde_json::Value,
+    /// The model's name.
+    pub model: String,
+    /// How it is reached: `openai` or `embedded`.
+    pub provider: String,
+    /// Each stage's fingerprint, in the order of the graph.
+    pub fingerprints: BTreeMap<String, String>,
+    /// Whether every item has ended.
+    pub finished: bool,
+    /// When the state was begun (RFC 3339), if known.
+    pub state_created: Option<String>,
+    /// When this was written (RFC 3339).
+    pub written: String,
+    /// How many processes have worked on the state.
+    pub attempts: u64,
+    /// Answers received from the model, and their tokens.
+    pub model_calls: u64,
+    /// Prompt tokens of those answers.
+    pub prompt_tokens: u64,
+    /// Completion tokens of those answers.
+    pub completion_tokens: u64,
+    /// What else a reader must know, such as that a demo model was used.
+    pub remarks: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Manifest<'a> {
+    format: u32,
+    program: &'static str,
+    version: &'static str,
+    #[serde(flatten)]
+    facts: &'a RunFacts,
+    documents: Documents<'a>,
+    stages: BTreeMap<&'a str, StageRow>,
+    stage_order: Vec<&'a str>,
+    pairs_accepted: u64,
+    average_scores: Option<BTreeMap<&'static str, f64>>,
+    rejected_by_check: &'a BTreeMap<String, u64>,
+    dead_by_reason: &'a BTreeMap<String, u64>,
+    notes: &'a BTreeMap<String, u64>,
+    files: &'a BTreeMap<String, WrittenFile>,
+}
+
+#[derive(Serialize)]
+struct Documents<'a> {
+    total: u64,
+    failed: u64,
+    with_warnings: Vec<Warned<'a>>,
+    dead: Vec<Warned<'a>>,
+}
+
+#[derive(Serialize)]
+struct Warned<'a> {
+    name: &'a str,
+    sha256: &'a str,
+    messages: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct StageRow {
+    admitted: u64,
+    done: u64,
+    rejected: u64,
+    dead: u64,
+    pending: u64,
+    emitted: u64,
+}
+
+/// Writes `manifest.json`, the last file of an export.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(out: &Path, facts: &RunFacts, exported: &Exported) -> Result<(), ExportError> {
+    let warned = |entry: &'_ DocumentEntry| !entry.warnings.is_empty();
+    let named = ["clarity", "accuracy", "relevance", "overall"];
+    let manifest = Manifest {
+        format: 1,
+        program: "qaflow",
+        version: env!("CARGO_PKG_VERSION"),
+        facts,
+        documents: Documents {
+            total: exported.documents,
+            failed: exported.documents_failed,
+            with_warnings: exported
+                .entries
+                .iter()
+                .filter(|entry| warned(entry))
+                .map(|entry| Warned {
+                    name: &entry.name,
+                    sha256: &entry.sha256,
+                    messages: entry.warnings.iter().map(String::as_str).collect(),
+                })
+                .collect(),
+            dead: exported
+                .entries
+                .iter()
+                .filter(|entry| entry.state == "dead")
+                .map(|entry| Warned {
+                    name: &entry.name,
+                    sha256: &entry.sha256,
+                    messages: entry.reason.as_deref().into_iter().collect(),
+                })
+                .collect(),
+        },
+        stages: exported
+            .counts
+            .iter()
+            .map(|(name, counts)| {
+                let row = StageRow {
+                    admitted: counts.admitted,
+                    done: counts.done,
+                    rejected: counts.rejected,
+                    dead: counts.dead,
+                    pending: counts.pending(),
+                    emitted: counts.emitted,
+                };
+                (name.as_str(), row)
+            })
+            .collect(),
+        stage_order: exported.counts.iter().map(|(name, _)| name.as_str()).collect(),
+        pairs_accepted: exported.accepted,
+        average_scores: exported.average_scores().map(|average| named.into_iter().zip(average).collect()),
+        rejected_by_check: &exported.rejected,
+        dead_by_reason: &exported.dead,
+        notes: &exported.notes,
+        files: &exported.files,
+    };
+    let path = out.join("manifest.json");
+    let mut json = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| ExportError::Write { path: path.clone(), error: error.into() })?;
+    json.push(b'\n');
+    write_whole(&path, &json)
+}

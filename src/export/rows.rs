@@ -1,0 +1,235 @@
+//! The rows of the files: their fields, in order, are a promise.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::model::payload::{CheckValue, Checks, Chunk, QaPair, Scored, Scores, Usage, Verdict};
+use crate::model::record::{DeadLetter, ItemKey, Rejection};
+use crate::model::Payload;
+
+/// A row of `dataset.jsonl`; with [`RejectedRow`]'s fields behind it, of `rejected.jsonl`.
+#[derive(Debug, Serialize)]
+pub struct PairRow {
+    id: String,
+    question: String,
+    answer: String,
+    question_type: String,
+    source_document: String,
+    source_sha256: String,
+    source_page: u32,
+    chunk_id: String,
+    citations: Vec<CitationRow>,
+    context: String,
+    scores: Option<ScoresRow>,
+    checks: BTreeMap<String, CheckRow>,
+    model: String,
+    judge_model: Option<String>,
+    prompt_hash: String,
+    run_id: String,
+    usage: UsageRow,
+}
+
+/// A verified quote.
+#[derive(Debug, Serialize)]
+struct CitationRow {
+    quote: String,
+    page: u32,
+    char_start: u64,
+    char_end: u64,
+    match_score: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct ScoresRow {
+    clarity: u8,
+    accuracy: u8,
+    relevance: u8,
+    overall: u8,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckRow {
+    pass: bool,
+    value: serde_json::Value,
+}
+
+#[derive(Debug, Serialize)]
+struct UsageRow {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+}
+
+/// A row of `rejected.jsonl`.
+#[derive(Debug, Serialize)]
+pub struct RejectedRow {
+    stage: String,
+    rejected_by: String,
+    value: String,
+    rule: String,
+    id: String,
+    source_document: String,
+    source_sha256: String,
+    /// The pair with all that was known of it by then; `null` for an item that is no pair.
+    pair: Option<PairRow>,
+}
+
+/// A row of `dead_letters.jsonl`.
+#[derive(Debug, Serialize)]
+pub struct DeadRow {
+    id: String,
+    stage: String,
+    reason: String,
+    label: String,
+    attempts: u32,
+    kind: String,
+    source_document: String,
+    source_sha256: String,
+    pages: Option<[u32; 2]>,
+    chunk_id: Option<String>,
+    question: Option<String>,
+    answer: Option<String>,
+    raw_answers: Vec<String>,
+}
+
+impl PairRow {
+    /// The row of a pair, checked pair or scored pair; `None` for anything else. `id` is the pair's own.
+    pub fn new(key: &ItemKey, payload: &Payload, context: String, run_id: &str) -> Option<Self> {
+        match payload {
+            Payload::Pair(pair) => Some(Self::of_pair(&key.id.short(), pair, context, run_id)),
+            Payload::Verdict(verdict) => Some(Self::of_verdict(verdict, context, run_id)),
+            Payload::Score(scored) => Some(Self::of_score(scored, context, run_id)),
+            Payload::Document(_) | Payload::Pages(_) | Payload::Chunk(_) => None,
+        }
+    }
+
+    fn of_pair(id: &str, pair: &QaPair, context: String, run_id: &str) -> Self {
+        Self {
+            id: id.into(),
+            question: pair.question.clone(),
+            answer: pair.answer.clone(),
+            question_type: pair.question_type.clone(),
+            source_document: pair.chunk.source.name.clone(),
+            source_sha256: pair.chunk.source.sha256.hex(),
+            source_page: pair.chunk.first_page,
+            chunk_id: pair.chunk_id.short(),
+            citations: Vec::new(),
+            context,
+            scores: None,
+            checks: BTreeMap::new(),
+            model: pair.model.clone(),
+            judge_model: None,
+            prompt_hash: pair.prompt_hash.clone(),
+            run_id: run_id.into(),
+            usage: usage_row(pair.usage),
+        }
+    }
+
+    fn of_verdict(verdict: &Verdict, context: String, run_id: &str) -> Self {
+        let mut row = Self::of_pair(&verdict.pair_id.short(), &verdict.pair, context, run_id);
+        row.citations = verdict
+            .citations
+            .iter()
+            .map(|c| CitationRow {
+                quote: c.quote.clone(),
+                page: c.page,
+                char_start: c.chars.start,
+                char_end: c.chars.end,
+                match_score: c.match_score,
+            })
+            .collect();
+        if let Some(first) = row.citations.first() {
+            row.source_page = first.page;
+        }
+        row.checks = checks_row(&verdict.checks);
+        let mut usage = verdict.pair.usage;
+        usage += verdict.usage;
+        row.usage = usage_row(usage);
+        row
+    }
+
+    fn of_score(scored: &Scored, context: String, run_id: &str) -> Self {
+        let mut row = Self::of_verdict(&scored.verdict, context, run_id);
+        let Scores { clarity, accuracy, relevance, overall } = scored.scores;
+        row.scores = Some(ScoresRow { clarity, accuracy, relevance, overall, reason: scored.reason.clone() });
+        row.judge_model = Some(scored.judge_model.clone());
+        let mut usage = scored.verdict.pair.usage;
+        usage += scored.verdict.usage;
+        usage += scored.usage;
+        row.usage = usage_row(usage);
+        row
+    }
+}
+
+impl RejectedRow {
+    /// The row of an item that `stage` rejected.
+    pub fn new(stage: &str, key: &ItemKey, payload: &Payload, rejection: &Rejection, pair: Option<PairRow>) -> Self {
+        Self {
+            stage: stage.into(),
+            rejected_by: rejection.check.clone(),
+            value: rejection.value.clone(),
+            rule: rejection.rule.clone(),
+            id: pair.as_ref().map_or_else(|| key.id.short(), |pair| pair.id.clone()),
+            source_document: payload.document_name().into(),
+            source_sha256: key.lineage.root().hex(),
+            pair,
+        }
+    }
+}
+
+impl DeadRow {
+    /// The row of an item that `stage` gave up.
+    pub fn new(stage: &str, key: &ItemKey, payload: &Payload, letter: &DeadLetter) -> Self {
+        let chunk = chunk_of(payload);
+        let pair = pair_of(payload);
+        Self {
+            id: key.id.short(),
+            stage: stage.into(),
+            reason: letter.reason.clone(),
+            label: letter.label.clone(),
+            attempts: letter.attempts,
+            kind: payload.kind().to_string(),
+            source_document: payload.document_name().into(),
+            source_sha256: key.lineage.root().hex(),
+            pages: chunk.map(|chunk| [chunk.first_page, chunk.last_page]),
+            chunk_id: match payload {
+                Payload::Chunk(_) => Some(key.id.short()),
+                _ => pair.map(|pair| pair.chunk_id.short()),
+            },
+            question: pair.map(|pair| pair.question.clone()),
+            answer: pair.map(|pair| pair.answer.clone()),
+            raw_answers: letter.raw.clone(),
+        }
+    }
+}
+
+/// The chunk that a payload is or comes from.
+pub fn chunk_of(payload: &Payload) -> Option<&Chunk> {
+    match payload {
+        Payload::Chunk(chunk) => Some(chunk),
+        _ => pair_of(payload).map(|pair| &pair.chunk),
+    }
+}
+
+/// The pair that a payload is or holds.
+pub fn pair_of(payload: &Payload) -> Option<&QaPair> {
+    match payload {
+        Payload::Pair(pair) => Some(pair),
+        Payload::Verdict(verdict) => Some(&verdict.pair),
+        Payload::Score(scored) => Some(&scored.verdict.pair),
+        Payload::Document(_) | Payload::Pages(_) | Payload::Chunk(_) => None,
+    }
+}
+
+fn usage_row(usage: Usage) -> UsageRow {
+    UsageRow { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens }
+}
+
+fn checks_row(checks: &Checks) -> BTreeMap<String, CheckRow> {
+    let row = |value: &CheckValue| match value {
+        CheckValue::Number(number) => serde_json::json!(number),
+        CheckValue::Text(text) => serde_json::json!(text),
+    };
+    checks.iter().map(|(name, check)| (name.clone(), CheckRow { pass: check.pass, value: row(&check.value) })).collect()
+}

@@ -1,0 +1,148 @@
+//! The start-up probe: one clear message before any work is spent, if the server, key, model or schema is wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use tokio::sync::OnceCell;
+
+use super::openai::OpenAiClient;
+use crate::model::llm::{Completion, CompletionRequest, LlmClient, Message, Role, Schema, Task};
+use crate::model::{ItemId, LlmError};
+
+/// What the probe asks the model to say; a model that is not held to the schema answers the question instead.
+const QUESTION: &str = "In which year did the first people walk on the moon? Answer in one English sentence.";
+const SCHEMA: &str = r#"{"type":"object","properties":{"code":{"type":"string","enum":["amber","violet"]},"count":{"type":"integer","enum":[7]}},"required":["code","count"],"additionalProperties":false}"#;
+
+/// What a probe learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The server's limit on prompt with answer, in tokens, where it says so.
+    pub max_model_len: Option<u64>,
+    /// Time of the short request.
+    pub took: Duration,
+}
+
+/// Asks for the served models, then for one short answer by a schema.
+///
+/// A server that cannot be reached is tried again for `patience`, since it may be starting.
+///
+/// # Errors
+/// [`LlmError::Misconfigured`] with what is wrong and the way out.
+pub async fn probe(
+    client: &OpenAiClient,
+    model: &str,
+    schema_expected: bool,
+    patience: Duration,
+) -> Result<ProbeReport, LlmError> {
+    let began = Instant::now();
+    let served = loop {
+        match client.models().await {
+            Ok(served) => break served,
+            Err(LlmError::Unavailable { message, .. }) if began.elapsed() < patience => {
+                tracing::info!("waiting for the model server: {message}");
+                tokio::time::sleep(Duration::from_millis(500).min(patience)).await;
+            }
+            Err(LlmError::Unavailable { message, .. }) => {
+                return Err(LlmError::Misconfigured {
+                    message: format!(
+                        "{message}. Is the server running, and is llm.endpoints right? \
+                         If it takes long to start, set llm.wait_for_server"
+                    ),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    let Some(found) = served.iter().find(|served| served.id == model) else {
+        return Err(OpenAiClient::not_served(client.base_url(), model, &served));
+    };
+    let request = CompletionRequest {
+        task: Task::Free,
+        model: model.into(),
+        messages: vec![Message { role: Role::User, content: QUESTION.into() }],
+        schema: schema_expected.then(|| Arc::new(Schema { name: "probe".into(), json: SCHEMA.into() })),
+        max_tokens: 64,
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: Some(0),
+        scope: ItemId([0; 32]),
+        affinity: ItemId([0; 32]),
+        priority: u32::MAX,
+    };
+    let asked = Instant::now();
+    let answer = loop {
+        match client.complete(&request).await {
+            Ok(answer) => break answer,
+            // Overload at this moment is no reason to refuse the run; the flow waits it out.
+            Err(LlmError::Unavailable { message, .. }) if asked.elapsed() > Duration::from_secs(3).max(patience) => {
+                tracing::warn!("the schema could not be probed, going on: {message}");
+                return Ok(ProbeReport { max_model_len: found.max_model_len, took: asked.elapsed() });
+            }
+            Err(LlmError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(300)).await,
+            Err(LlmError::Refused { message, .. }) => {
+                return Err(LlmError::Misconfigured {
+                    message: format!(
+                        "{message}. The server does not accept llm.structured_output as it is set; try another of its values"
+                    ),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if schema_expected && !obeys(&answer.content) {
+        let said: String = answer.content.chars().take(120).collect();
+        return Err(LlmError::Misconfigured {
+            message: format!(
+                "{} ignores the JSON schema of a request (asked for {{\"code\",\"count\"}} it said “{said}”): use a server \
+                 with structured output, or another value of llm.structured_output (`none` asks by the prompt alone)",
+                client.base_url()
+            ),
+        });
+    }
+    Ok(ProbeReport { max_model_len: found.max_model_len, took: asked.elapsed() })
+}
+
+fn obeys(content: &str) -> bool {
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(content.trim()) else { return false };
+    matches!(value["code"].as_str(), Some("amber" | "violet")) && value["count"] == 7
+}
+
+/// A client that probes before the first call, once; a run without model calls then sends nothing at all.
+pub struct Probed {
+    client: Arc<OpenAiClient>,
+    model: Arc<str>,
+    schema_expected: bool,
+    patience: Duration,
+    done: OnceCell<ProbeReport>,
+}
+
+impl Probed {
+    /// Probes `client` for `model`.
+    pub fn new(client: Arc<OpenAiClient>, model: Arc<str>, schema_expected: bool, patience: Duration) -> Self {
+        Self { client, model, schema_expected, patience, done: OnceCell::new() }
+    }
+
+    /// Probes now, unless that was done.
+    ///
+    /// # Errors
+    /// As [`probe`].
+    pub async fn ensure(&self) -> Result<&ProbeReport, LlmError> {
+        self.done.get_or_try_init(|| probe(&self.client, &self.model, self.schema_expected, self.patience)).await
+    }
+}
+
+impl LlmClient for Probed {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        Box::pin(async move {
+            self.ensure().await?;
+            self.client.complete(request).await
+        })
+    }
+}
+
+impl<C: LlmClient + ?Sized> LlmClient for Arc<C> {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        self.as_ref().complete(request)
+    }
+}

@@ -1,0 +1,169 @@
+//! Waits out what is the world's fault: refused connections, overload, restarts, time-outs. The only user of backoff.
+//!
+//! Such faults never count against an item; a call is tried again until it is answered or the run stops. When
+//! nothing at all was answered for `give_up_after`, the run is asked to stop, everything kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::LlmError;
+use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+
+/// Called once with the reason when patience is over.
+pub type GiveUp = Arc<dyn Fn(String) + Send + Sync>;
+
+/// How long to wait between tries, and how long in all.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// Mean of the first wait; each later one is twice as long.
+    pub first: Duration,
+    /// Mean of the longest wait.
+    pub longest: Duration,
+    /// How long the endpoint may answer nothing at all before the run stops; `None` waits for ever.
+    pub give_up_after: Option<Duration>,
+}
+
+/// A client that tries again.
+pub struct Retried<C> {
+    inner: C,
+    policy: RetryPolicy,
+    stop: CancellationToken,
+    give_up: GiveUp,
+    /// Since when nothing has been answered; `None` while all is well.
+    silent_since: Mutex<Option<Instant>>,
+}
+
+impl<C> Retried<C> {
+    /// Tries `inner` again by `policy` until `stop` is set.
+    pub fn new(inner: C, policy: RetryPolicy, stop: CancellationToken, give_up: GiveUp) -> Self {
+        Self { inner, policy, stop, give_up, silent_since: Mutex::new(None) }
+    }
+
+    /// Notes a failed call; returns how long nothing has been answered.
+    fn failed(&self) -> Duration {
+        let mut since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    fn succeeded(&self) {
+        let before = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(since) = before.filter(|since| since.elapsed() > Duration::from_secs(5)) {
+            tracing::info!("the model answers again after {:.0?}", since.elapsed());
+        }
+    }
+}
+
+impl<C: LlmClient> LlmClient for Retried<C> {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        Box::pin(async move {
+            // Full jitter (Brooker, "Exponential backoff and jitter", 2015): uniform between 0 and twice the mean.
+            let mut waits = ExponentialBackoff {
+                initial_interval: self.policy.first,
+                current_interval: self.policy.first,
+                max_interval: self.policy.longest,
+                multiplier: 2.0,
+                randomization_factor: 1.0,
+                max_elapsed_time: None,
+                ..ExponentialBackoff::default()
+            };
+            let mut tries = 0_u32;
+            loop {
+                tries += 1;
+                let (message, retry_after) = match self.inner.complete(request).await {
+                    Ok(completion) => {
+                        self.succeeded();
+                        return Ok(completion);
+                    }
+                    Err(LlmError::Unavailable { message, retry_after, .. }) => (message, retry_after),
+                    // A refusal is an answer too: the endpoint lives.
+                    Err(error @ LlmError::Refused { .. }) => {
+                        self.succeeded();
+                        return Err(error);
+                    }
+                    Err(error) => return Err(error),
+                };
+                let silent = self.failed();
+                if let Some(patience) = self.policy.give_up_after
+                    && silent >= patience
+                {
+                    (self.give_up)(format!(
+                        "the model has answered nothing for {silent:.0?} (outage.give_up_after): {message}"
+                    ));
+                    return Err(LlmError::Interrupted);
+                }
+                let wait = waits.next_backoff().unwrap_or(self.policy.longest).max(retry_after.unwrap_or_default());
+                tracing::debug!(tries, ?wait, "trying a model call again: {message}");
+                if tries == 6 {
+                    tracing::warn!("a model call has failed {tries} times and goes on trying: {message}");
+                }
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return Err(LlmError::Interrupted),
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::llm::openai::tests_support::{answer, request, unavailable};
+
+    struct Flaky {
+        failures: u32,
+        seen: AtomicU32,
+    }
+
+    impl LlmClient for Flaky {
+        fn complete<'a>(&'a self, _: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+            let n = self.seen.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                if n < self.failures { Err(unavailable("http_503", Some(Duration::from_secs(2)))) } else { Ok(answer("yes")) }
+            })
+        }
+    }
+
+    fn retried(failures: u32, give_up_after: Option<Duration>) -> (Retried<Flaky>, Arc<Mutex<Option<String>>>) {
+        let policy =
+            RetryPolicy { first: Duration::from_millis(100), longest: Duration::from_secs(10), give_up_after };
+        let told = Arc::new(Mutex::new(None));
+        let tell = Arc::clone(&told);
+        let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));
+        let inner = Flaky { failures, seen: AtomicU32::new(0) };
+        (Retried::new(inner, policy, CancellationToken::new(), give_up), told)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_at_least_what_the_server_asks_and_then_succeeds() {
+        let (client, told) = retried(3, None);
+        let began = tokio::time::Instant::now();
+        assert_eq!(client.complete(&request()).await.unwrap().content, "yes");
+        assert!(began.elapsed() >= Duration::from_secs(6), "three times two seconds: {:?}", began.elapsed());
+        assert_eq!(*told.lock().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn gives_up_the_run_but_not_the_item() {
+        let (client, told) = retried(u32::MAX, Some(Duration::ZERO));
+        let error = client.complete(&request()).await.unwrap_err();
+        assert!(matches!(error, LlmError::Interrupted), "{error}");
+        let why = told.lock().unwrap().clone().unwrap();
+        assert!(why.contains("outage.give_up_after"), "{why}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stops_waiting_when_the_run_stops() {
+        let (client, _) = retried(u32::MAX, None);
+        client.stop.cancel();
+        assert!(matches!(client.complete(&request()).await, Err(LlmError::Interrupted)));
+    }
+}
