@@ -1,4 +1,90 @@
 //! The commands: the only place that puts the rest together.
 
+pub mod build;
+pub mod doctor;
+pub mod export;
+pub mod failures;
 pub mod model_pull;
+pub mod progress;
+pub mod run;
+pub mod signals;
 pub mod simulate_llm;
+pub mod state;
+pub mod status;
+pub mod verify;
+
+/// What a command's exit code says. The numbers are a promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything is done.
+    Done,
+    /// An error.
+    Error,
+    /// Bad usage or configuration.
+    Usage,
+    /// Finished, but more items failed than `max_failure_ratio` allows.
+    TooManyFailures,
+    /// Interrupted; the same command resumes.
+    Interrupted,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Error => 1,
+            Self::Usage => 2,
+            Self::TooManyFailures => 3,
+            Self::Interrupted => 75,
+        }
+    }
+}
+
+/// A fault of usage or configuration: exit code 2 instead of 1.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// The time in UTC, RFC 3339, to the second.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A count with thin groups, as in `12,345`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A duration in the two largest units, as in `2 h 5 min`.
+pub(crate) fn spoken(duration: std::time::Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_readable() {
+        assert_eq!((grouped(0), grouped(999), grouped(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
+        let shown: Vec<String> = [5, 65, 7500, 200_000].map(|s| spoken(Duration::from_secs(s))).into();
+        assert_eq!(shown, ["5 s", "1 min 5 s", "2 h 5 min", "2 d 7 h"]);
+    }
+}

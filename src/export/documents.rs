@@ -66,11 +66,11 @@ fn entry(export: &Export<'_>, folder: &Path, document: &Document) -> Result<Docu
         warnings: Vec::new(),
         reason: None,
     };
-    for (at, node) in export.flow.nodes.iter().enumerate() {
+    for (at, node) in export.plan.nodes.iter().enumerate() {
         if !node.from_source {
             continue;
         }
-        export.each_ending(&export.flow.key(at), document, |_, ending| {
+        export.each_ending(&export.plan.key(at), document, |_, ending| {
             match ending {
                 Ending::Done(done) => {
                     entry.state = "done";
@@ -87,10 +87,10 @@ fn entry(export: &Export<'_>, folder: &Path, document: &Document) -> Result<Docu
             }
             Ok::<(), ExportError>(())
         })?;
-        if node.stage.emits() != PayloadKind::Pages {
+        if node.emits != PayloadKind::Pages {
             continue;
         }
-        export.each_output(&export.flow.key(at), document, |_, payload| {
+        export.each_output(&export.plan.key(at), document, |_, payload| {
             if let Payload::Pages(pages) = payload {
                 let text = export.texts.get(&pages.source.text)?;
                 entry.pages = pages.pages;

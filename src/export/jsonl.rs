@@ -21,9 +21,9 @@ pub(super) fn write(
     let mut rejected = RowFile::create(&out.join(names[1]))?;
     let mut dead = RowFile::create(&out.join(names[2]))?;
     for document in documents {
-        for at in export.flow.terminals() {
-            export.each_output(&export.flow.key(at), document, |key, payload| {
-                if let Some(row) = PairRow::new(&key, &payload, context(export, &payload)?, export.run_id) {
+        for at in export.plan.terminals() {
+            export.each_output(&export.plan.key(at), document, |key, payload| {
+                if let Some(row) = PairRow::new(&key, &payload, context(export, &payload)?, &export.plan.run_id) {
                     exported.accepted += 1;
                     if let Payload::Score(scored) = &payload {
                         let marks = scored.scores;
@@ -36,8 +36,8 @@ pub(super) fn write(
                 Ok::<(), ExportError>(())
             })?;
         }
-        for (at, node) in export.flow.nodes.iter().enumerate() {
-            export.each_ending(&export.flow.key(at), document, |key, ending| {
+        for (at, node) in export.plan.nodes.iter().enumerate() {
+            export.each_ending(&export.plan.key(at), document, |key, ending| {
                 match &ending {
                     Ending::Done(done) => {
                         for (note, count) in &done.notes {
@@ -47,7 +47,7 @@ pub(super) fn write(
                     Ending::Rejected(rejection) => {
                         let payload = payload(export, at, &key)?;
                         let known = rejection.evidence.as_deref().unwrap_or(&payload);
-                        let pair = PairRow::new(&key, known, context(export, known)?, export.run_id);
+                        let pair = PairRow::new(&key, known, context(export, known)?, &export.plan.run_id);
                         rejected.row(&RejectedRow::new(&node.name, &key, &payload, rejection, pair))?;
                         *exported.rejected.entry(rejection.check.clone()).or_default() += 1;
                     }
@@ -84,7 +84,7 @@ fn context(export: &Export<'_>, payload: &Payload) -> Result<String, StoreError>
 
 fn payload(export: &Export<'_>, at: usize, key: &crate::model::record::ItemKey) -> Result<Payload, StoreError> {
     export.payload_of(at, key)?.ok_or_else(|| StoreError::Damaged {
-        what: format!("item {} of stage `{}`", key.id.short(), export.flow.nodes[at].name),
+        what: format!("item {} of stage `{}`", key.id.short(), export.plan.nodes[at].name),
         detail: "it has ended, but what it carried is not in the store".into(),
         remedy: "Run `qaflow verify --repair`".into(),
     })

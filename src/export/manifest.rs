@@ -6,25 +6,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::write_whole;
+use crate::model::plan::Plan;
+
 use super::{DocumentEntry, ExportError, Exported, WrittenFile};
 
 /// What the program knows about a run besides its records.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunFacts {
-    /// The run's name in every row.
-    pub run_id: String,
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// The configuration file.
-    pub config_file: String,
-    /// The effective configuration, without secrets.
-    pub config: serde_json::Value,
-    /// The model's name.
-    pub model: String,
-    /// How it is reached: `openai` or `embedded`.
-    pub provider: String,
-    /// Each stage's fingerprint, in the order of the graph.
-    pub fingerprints: BTreeMap<String, String>,
     /// Whether every item has ended.
     pub finished: bool,
     /// When the state was begun (RFC 3339), if known.
@@ -48,6 +36,13 @@ struct Manifest<'a> {
     format: u32,
     program: &'static str,
     version: &'static str,
+    run_id: &'a str,
+    pipeline: &'a str,
+    provider: &'a str,
+    model: &'a str,
+    config_file: &'a str,
+    config: &'a serde_json::Value,
+    fingerprints: BTreeMap<String, String>,
     #[serde(flatten)]
     facts: &'a RunFacts,
     documents: Documents<'a>,
@@ -90,13 +85,20 @@ struct StageRow {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write(out: &Path, facts: &RunFacts, exported: &Exported) -> Result<(), ExportError> {
+pub fn write(out: &Path, plan: &Plan, facts: &RunFacts, exported: &Exported) -> Result<(), ExportError> {
     let warned = |entry: &'_ DocumentEntry| !entry.warnings.is_empty();
     let named = ["clarity", "accuracy", "relevance", "overall"];
     let manifest = Manifest {
         format: 1,
         program: "qaflow",
         version: env!("CARGO_PKG_VERSION"),
+        run_id: &plan.run_id,
+        pipeline: &plan.pipeline,
+        provider: &plan.provider,
+        model: &plan.model,
+        config_file: &plan.config_file,
+        config: &plan.config,
+        fingerprints: plan.fingerprints(),
         facts,
         documents: Documents {
             total: exported.documents,

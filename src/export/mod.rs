@@ -14,8 +14,8 @@ use thiserror::Error;
 
 pub use self::documents::DocumentEntry;
 pub use self::file::WrittenFile;
-use crate::engine::Flow;
 use crate::model::payload::Document;
+use crate::model::plan::Plan;
 use crate::model::record::{Ending, ItemKey, StageCounts};
 use crate::model::store::Store;
 use crate::model::text::TextStore;
@@ -43,13 +43,11 @@ pub enum ExportError {
 /// What is exported from where.
 pub struct Export<'a> {
     /// The graph, for its stages' names and name spaces.
-    pub flow: &'a Flow,
+    pub plan: &'a Plan,
     /// The records.
     pub store: &'a dyn Store,
     /// The documents' texts.
     pub texts: &'a dyn TextStore,
-    /// The run's name in every row.
-    pub run_id: &'a str,
 }
 
 /// What an export found and wrote.
@@ -99,8 +97,8 @@ impl Export<'_> {
         std::fs::create_dir_all(out).map_err(|error| ExportError::Write { path: out.into(), error })?;
         documents::write(self, out, &documents, &mut exported)?;
         jsonl::write(self, out, &documents, &mut exported)?;
-        for (at, node) in self.flow.nodes.iter().enumerate() {
-            exported.counts.push((node.name.clone(), self.store.counts(&self.flow.key(at))?));
+        for (at, node) in self.plan.nodes.iter().enumerate() {
+            exported.counts.push((node.name.clone(), self.store.counts(&self.plan.key(at))?));
         }
         Ok(exported)
     }
@@ -161,9 +159,7 @@ impl Export<'_> {
 
     /// What an item of stage `at` carries: an output of one of the stages that feed it.
     fn payload_of(&self, at: usize, key: &ItemKey) -> Result<Option<Payload>, StoreError> {
-        let node = &self.flow.nodes[at];
-        let source = node.from_source.then(|| Fingerprint::source().key());
-        for producer in node.inputs.iter().map(|from| self.flow.key(*from)).chain(source) {
+        for producer in self.plan.producers(at) {
             if let Some(output) = self.store.output(&producer, key)? {
                 return Ok(Some(output.payload));
             }

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod llm;
 pub mod params;
 pub mod payload;
+pub mod plan;
 pub mod record;
 pub mod stage;
 pub mod store;

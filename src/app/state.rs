@@ -1,0 +1,184 @@
+//! A state's folder: opened for work under its lease, or looked at.
+//!
+//! `store/` is the database, `texts/` the documents' texts, `lease/` says who works on it, `status.json` what they
+//! are doing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::UsageError;
+use crate::model::plan::{PLAN_FORMAT, Plan};
+use crate::model::store::{Lease, Store};
+use crate::model::text::TextStore;
+use crate::model::StoreError;
+use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore};
+
+/// The meta value that holds the plan.
+pub const PLAN: &str = "plan";
+/// The meta value that counts attempts.
+pub const ATTEMPTS: &str = "attempts";
+/// The meta value that holds when the state was begun.
+pub const CREATED: &str = "created";
+/// Memory for documents' texts, in bytes.
+const TEXT_CACHE: usize = 64 << 20;
+
+/// A state under this process's lease.
+pub struct State {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The database.
+    pub store: Arc<SledStore>,
+    /// The documents' texts.
+    pub texts: Arc<FileTexts>,
+    /// The right to write.
+    pub lease: Arc<FileLease>,
+}
+
+/// How a state is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct StateOptions {
+    /// The most memory for the database's cache, in MiB.
+    pub cache_mb: u32,
+    /// How long a silent holder keeps the lease.
+    pub lease: Duration,
+    /// Whether a state that is not there is made.
+    pub create: bool,
+}
+
+impl Default for StateOptions {
+    fn default() -> Self {
+        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false }
+    }
+}
+
+impl State {
+    /// Takes the lease and opens the state.
+    ///
+    /// # Errors
+    /// If another process works on it, if it is damaged or newer, or not there.
+    pub fn open(dir: &Path, options: StateOptions) -> anyhow::Result<Self> {
+        if options.create {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
+        } else if !dir.join("store").is_dir() {
+            return Err(UsageError(format!(
+                "{} holds no state: give --state the folder that `qaflow run` was given, or run first",
+                dir.display()
+            ))
+            .into());
+        }
+        let lease = FileLease::acquire(
+            &dir.join("lease"),
+            &LeaseOptions { ttl: options.lease, job: slurm_job(), ..LeaseOptions::default() },
+        )?;
+        let open = OpenOptions { cache_bytes: u64::from(options.cache_mb) << 20, ..OpenOptions::default() };
+        let (store, notices) = SledStore::open(&dir.join("store"), &open)?;
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        let texts = FileTexts::open(&dir.join("texts"), TEXT_CACHE)?;
+        Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease) })
+    }
+
+    /// The store as its trait.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
+    /// The texts as their trait.
+    pub fn texts(&self) -> Arc<dyn TextStore> {
+        Arc::clone(&self.texts) as Arc<dyn TextStore>
+    }
+
+    /// The lease as its trait.
+    pub fn lease(&self) -> Arc<dyn Lease> {
+        Arc::clone(&self.lease) as Arc<dyn Lease>
+    }
+
+    /// The plan of the last run.
+    ///
+    /// # Errors
+    /// If there is none, or a newer program wrote it.
+    pub fn plan(&self) -> anyhow::Result<Plan> {
+        let Some(bytes) = self.store.meta(PLAN)? else {
+            return Err(UsageError(format!("{} has not been run yet: it holds no plan", self.dir.display())).into());
+        };
+        Ok(read_plan(&bytes)?)
+    }
+
+    /// How many processes have worked on the state.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn attempts(&self) -> Result<u64, StoreError> {
+        Ok(self.text(ATTEMPTS)?.and_then(|text| text.parse().ok()).unwrap_or(0))
+    }
+
+    /// A text among the meta values.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn text(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.store.meta(name)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+}
+
+fn read_plan(bytes: &[u8]) -> Result<Plan, StoreError> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged_plan(&error))?;
+    let found = value["format"].as_u64().unwrap_or(0) as u32;
+    if found > PLAN_FORMAT {
+        return Err(StoreError::Newer { what: "the state's plan".into(), found, known: PLAN_FORMAT });
+    }
+    serde_json::from_value(value).map_err(|error| damaged_plan(&error))
+}
+
+fn damaged_plan(error: &serde_json::Error) -> StoreError {
+    StoreError::Damaged {
+        what: "the state's plan".into(),
+        detail: error.to_string(),
+        remedy: "Start `qaflow run` again: it writes the plan anew".into(),
+    }
+}
+
+/// The state that a command means: the one named, else the only one below `state/`.
+///
+/// # Errors
+/// If none is named and there is not exactly one.
+pub fn resolve(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(dir) = named {
+        return Ok(dir.into());
+    }
+    let mut found: Vec<PathBuf> = std::fs::read_dir("state")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("store").is_dir())
+        .collect();
+    found.sort();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(UsageError("no state was found below state/: name one with --state".into()).into()),
+        _ => {
+            let names: Vec<String> = found.iter().map(|path| path.display().to_string()).collect();
+            Err(UsageError(format!("there are several states, name one with --state: {}", names.join(", "))).into())
+        }
+    }
+}
+
+/// The Slurm job that this process belongs to, the array task included: a requeued job keeps it.
+pub fn slurm_job() -> Option<String> {
+    let id = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (id("SLURM_ARRAY_JOB_ID"), id("SLURM_ARRAY_TASK_ID"), id("SLURM_JOB_ID")) {
+        (Some(job), Some(task), _) => Some(format!("slurm {job}_{task}")),
+        (_, _, Some(job)) => Some(format!("slurm {job}")),
+        _ => None,
+    }
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
