@@ -1,1 +1,195 @@
 //! Configuration files to typed values; every fault is reported at once, with file and line.
+//!
+//! A run has two files: the run file (`configs/*.yaml`) and the pipeline file that it names (`pipelines/*.yaml`).
+//! [`load`] reads both, with environment variables expanded and `--set` overrides applied.
+
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::model::graph::Graph;
+use crate::model::params::{Documented, Fault, Node, Place, Value};
+
+mod env;
+mod forms;
+mod llm;
+mod overrides;
+mod pipeline;
+pub mod reference;
+mod run;
+mod yaml;
+
+pub use env::Lookup;
+pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, StructuredOutput};
+pub use overrides::HELP as OVERRIDES_HELP;
+pub use pipeline::{Kinds, PipelineDoc, StageEntry};
+pub use run::{Environment, RunConfig, StoreConfig};
+
+use overrides::{Override, Target};
+
+/// Both files, read and checked.
+#[derive(Clone, Debug)]
+pub struct Loaded<P> {
+    /// The run.
+    pub run: RunConfig,
+    /// The pipeline.
+    pub pipeline: PipelineDoc<P>,
+    /// The pipeline's graph; [`Graph::declared`] points into the pipeline's stages.
+    pub graph: Graph,
+    /// What is not wrong but looks so, to be shown to people.
+    pub warnings: Vec<Fault>,
+    /// Every value that was asked for, those of stages by the stages' names.
+    pub documented: Vec<Documented>,
+}
+
+/// A configuration with faults.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{}", render(.faults))]
+pub struct ConfigError {
+    /// The faults, by file and line; at least one.
+    pub faults: Vec<Fault>,
+}
+
+fn render(faults: &[Fault]) -> String {
+    let mut lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    lines.push(match faults.len() {
+        1 => "1 fault: nothing was started".into(),
+        n => format!("{n} faults: nothing was started"),
+    });
+    lines.join("\n")
+}
+
+/// Reads the run file at `path` and the pipeline file that it names. `overrides` are the values of `--set`, the
+/// later ones winning.
+///
+/// # Errors
+/// Every fault of the overrides and of both files.
+pub fn load<K: Kinds>(path: &Path, overrides: &[String], kinds: &K) -> Result<Loaded<K::Params>, ConfigError> {
+    load_with(path, overrides, kinds, &|name| std::env::var(name))
+}
+
+/// As [`load`], with environment variables from `lookup`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with<K: Kinds>(
+    path: &Path,
+    overrides: &[String],
+    kinds: &K,
+    lookup: Lookup<'_>,
+) -> Result<Loaded<K::Params>, ConfigError> {
+    let mut faults = Vec::new();
+    let mut parsed = Vec::new();
+    for text in overrides {
+        match Override::parse(text, lookup) {
+            Ok(parsed_override) => parsed.push(parsed_override),
+            Err(wrong) => faults.extend(wrong),
+        }
+    }
+    let (mut warnings, mut documented) = (Vec::new(), Vec::new());
+    let mut read_all = || {
+        let file = name_of(path);
+        let nowhere = Place { file: Arc::clone(&file), line: 0 };
+        let mut tree = read_tree(path, &file, &nowhere, lookup, &mut faults)?;
+        apply(&parsed, Target::Run, &mut tree, &mut faults);
+        let run = run::read(&tree, path, &mut faults, &mut warnings, &mut documented);
+        if run.pipeline.as_os_str().is_empty() {
+            return None;
+        }
+        let named_at = tree.get("pipeline").map_or(nowhere, Node::place);
+        let pipeline_path = tidy(&run.pipeline);
+        let file = name_of(&pipeline_path);
+        let mut tree = read_tree(&pipeline_path, &file, &named_at, lookup, &mut faults)?;
+        apply(&parsed, Target::Pipeline, &mut tree, &mut faults);
+        let stem = pipeline_path.file_stem().unwrap_or_default().to_string_lossy();
+        let (pipeline, graph) = pipeline::read(&tree, &stem, kinds, &mut faults, &mut documented)?;
+        Some((RunConfig { pipeline: pipeline_path, ..run }, pipeline, graph))
+    };
+    match read_all() {
+        Some((run, pipeline, graph)) if faults.is_empty() => Ok(Loaded { run, pipeline, graph, warnings, documented }),
+        _ => Err(ConfigError { faults: settle(faults) }),
+    }
+}
+
+/// The faults by file and line, each once, and without those that only follow from a variable that was not expanded.
+fn settle(mut faults: Vec<Fault>) -> Vec<Fault> {
+    let unexpanded: Vec<Place> =
+        faults.iter().filter(|f| f.message.contains("variable")).map(|f| f.place.clone()).collect();
+    faults.retain(|f| !(f.message.contains("\"${") && unexpanded.contains(&f.place)));
+    faults.sort();
+    faults.dedup();
+    faults
+}
+
+fn apply(overrides: &[Override], target: Target, tree: &mut Node, faults: &mut Vec<Fault>) {
+    for one in overrides.iter().filter(|one| one.target == target) {
+        faults.extend(one.apply(tree).err());
+    }
+}
+
+/// Reads a file; what keeps it from being read is blamed on `named_at`.
+fn read_tree(
+    path: &Path,
+    file: &Arc<str>,
+    named_at: &Place,
+    lookup: Lookup<'_>,
+    faults: &mut Vec<Fault>,
+) -> Option<Node> {
+    let problem = match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => "it is a folder, not a file".into(),
+        Ok(meta) if meta.len() > yaml::MAX_BYTES as u64 => {
+            format!("it has {} bytes; a configuration has at most {}", meta.len(), yaml::MAX_BYTES)
+        }
+        Ok(_) => match std::fs::read(path) {
+            Ok(bytes) => return yaml::parse(file, &bytes, lookup, faults),
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such file".into(),
+        Err(error) => error.to_string(),
+    };
+    faults.push(Fault { place: named_at.clone(), message: format!("cannot read {}: {problem}", path.display()) });
+    None
+}
+
+fn name_of(path: &Path) -> Arc<str> {
+    path.to_string_lossy().into()
+}
+
+/// `path` without `..` steps where that names the same folder, which a symbolic link can prevent.
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for part in path.components() {
+        match (part, tidy.components().next_back()) {
+            (Component::ParentDir, Some(Component::Normal(_))) => {
+                tidy.pop();
+            }
+            _ => tidy.push(part),
+        }
+    }
+    let folder = |path: &Path| {
+        path.parent().and_then(|folder| {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folder.canonicalize().ok()
+        })
+    };
+    if folder(&tidy).is_some_and(|tidied| folder(path) == Some(tidied)) { tidy } else { path.to_path_buf() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Faults one a line, sorted.
+    pub(super) fn shown(faults: Vec<Fault>) -> String {
+        settle(faults).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The tree of a text that must be sound.
+    pub(super) fn parsed(file: &str, text: &str) -> Node {
+        let mut faults = Vec::new();
+        let tree = yaml::parse(&file.into(), text.as_bytes(), &|_| Err(std::env::VarError::NotPresent), &mut faults);
+        assert_eq!(faults, []);
+        tree.expect("well-formed")
+    }
+}
