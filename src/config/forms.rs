@@ -36,7 +36,8 @@ pub(super) fn parse_duration(value: &Value) -> Option<Duration> {
         }
         _ => return None,
     };
-    (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    // Whole milliseconds, so that no binary fraction shows.
+    (0.0..=MAX_SECONDS).contains(&seconds).then(|| Duration::from_millis((seconds * 1000.0).round() as u64))
 }
 
 /// Reads the duration under `key`, of at least `least`; `default` if it is missing or wrong.
@@ -137,6 +138,9 @@ fn path_fault(text: &str) -> Option<&'static str> {
 
 /// What is wrong with the base URL of an endpoint, if anything is; it is never shown, since it may hold a password.
 pub(super) fn base_url_fault(url: &str) -> Option<&'static str> {
+    if url.contains("${") {
+        return Some("must not hold `${`");
+    }
     let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
         return Some("must begin with http:// or https://");
     };
@@ -217,6 +221,7 @@ mod tests {
             "http://host/v1?key=1",
             "http://host/v1/chat/completions",
             "http://ho st/v1",
+            "http://${HOST}/v1",
         ] {
             let fault = base_url_fault(bad);
             assert!(fault.is_some_and(|fault| !fault.contains("secret")), "{bad}");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::model::graph::Graph;
-use crate::model::params::{Documented, Fault, Node, Place, Value};
+use crate::model::params::{Documented, Fault, Node, Place};
 
 mod env;
 mod forms;
@@ -79,7 +79,8 @@ pub fn load_with<K: Kinds>(
     kinds: &K,
     lookup: Lookup<'_>,
 ) -> Result<Loaded<K::Params>, ConfigError> {
-    let mut faults = Vec::new();
+    // What is wrong with the text of the files and overrides, and what is found in their values.
+    let (mut faults, mut found) = (Vec::new(), Vec::new());
     let mut parsed = Vec::new();
     for text in overrides {
         match Override::parse(text, lookup) {
@@ -91,32 +92,34 @@ pub fn load_with<K: Kinds>(
     let mut read_all = || {
         let file = name_of(path);
         let nowhere = Place { file: Arc::clone(&file), line: 0 };
-        let mut tree = read_tree(path, &file, &nowhere, lookup, &mut faults)?;
+        let mut tree = read_tree(path, &file, &nowhere, lookup, &mut faults, &mut found)?;
         apply(&parsed, Target::Run, &mut tree, &mut faults);
-        let run = run::read(&tree, path, &mut faults, &mut warnings, &mut documented);
+        let run = run::read(&tree, path, &mut found, &mut warnings, &mut documented);
         if run.pipeline.as_os_str().is_empty() {
             return None;
         }
         let named_at = tree.get("pipeline").map_or(nowhere, Node::place);
         let pipeline_path = tidy(&run.pipeline);
         let file = name_of(&pipeline_path);
-        let mut tree = read_tree(&pipeline_path, &file, &named_at, lookup, &mut faults)?;
+        let mut tree = read_tree(&pipeline_path, &file, &named_at, lookup, &mut faults, &mut found)?;
         apply(&parsed, Target::Pipeline, &mut tree, &mut faults);
         let stem = pipeline_path.file_stem().unwrap_or_default().to_string_lossy();
-        let (pipeline, graph) = pipeline::read(&tree, &stem, kinds, &mut faults, &mut documented)?;
+        let (pipeline, graph) = pipeline::read(&tree, &stem, kinds, &mut found, &mut documented)?;
         Some((RunConfig { pipeline: pipeline_path, ..run }, pipeline, graph))
     };
     match read_all() {
-        Some((run, pipeline, graph)) if faults.is_empty() => Ok(Loaded { run, pipeline, graph, warnings, documented }),
-        _ => Err(ConfigError { faults: settle(faults) }),
+        Some((run, pipeline, graph)) if faults.is_empty() && found.is_empty() => {
+            Ok(Loaded { run, pipeline, graph, warnings, documented })
+        }
+        _ => Err(ConfigError { faults: settle(faults, found) }),
     }
 }
 
-/// The faults by file and line, each once, and without those that only follow from a variable that was not expanded.
-fn settle(mut faults: Vec<Fault>) -> Vec<Fault> {
-    let unexpanded: Vec<Place> =
-        faults.iter().filter(|f| f.message.contains("variable")).map(|f| f.place.clone()).collect();
-    faults.retain(|f| !(f.message.contains("\"${") && unexpanded.contains(&f.place)));
+/// All faults by file and line, each once, without those `found` that only follow from a variable that could not be
+/// expanded.
+fn settle(mut faults: Vec<Fault>, mut found: Vec<Fault>) -> Vec<Fault> {
+    found.retain(|f| !(f.message.contains("${") && faults.iter().any(|fault| fault.place == f.place)));
+    faults.extend(found);
     faults.sort();
     faults.dedup();
     faults
@@ -135,6 +138,7 @@ fn read_tree(
     named_at: &Place,
     lookup: Lookup<'_>,
     faults: &mut Vec<Fault>,
+    found: &mut Vec<Fault>,
 ) -> Option<Node> {
     let problem = match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => "it is a folder, not a file".into(),
@@ -148,7 +152,7 @@ fn read_tree(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such file".into(),
         Err(error) => error.to_string(),
     };
-    faults.push(Fault { place: named_at.clone(), message: format!("cannot read {}: {problem}", path.display()) });
+    found.push(Fault { place: named_at.clone(), message: format!("cannot read {}: {problem}", path.display()) });
     None
 }
 
@@ -177,19 +181,4 @@ fn tidy(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Faults one a line, sorted.
-    pub(super) fn shown(faults: Vec<Fault>) -> String {
-        settle(faults).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    }
-
-    /// The tree of a text that must be sound.
-    pub(super) fn parsed(file: &str, text: &str) -> Node {
-        let mut faults = Vec::new();
-        let tree = yaml::parse(&file.into(), text.as_bytes(), &|_| Err(std::env::VarError::NotPresent), &mut faults);
-        assert_eq!(faults, []);
-        tree.expect("well-formed")
-    }
-}
+mod tests;

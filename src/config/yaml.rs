@@ -188,11 +188,16 @@ fn explain(error: Option<&LoadError>, text: &str) -> (usize, String) {
         LoadError::ScanError(m, scan) => (m.line(), in_plain_words(scan.info())),
         LoadError::DuplicateKey(_) => (0, "a key stands twice".to_owned()),
     };
-    let line = line.clamp(1, text.split('\n').count());
-    let source = text.split('\n').nth(line - 1).unwrap_or_default();
-    if source.trim_start_matches(' ').starts_with('\t') {
-        "tabs cannot indent: use spaces".clone_into(&mut message);
-    } else if source.contains("${") && !source.contains("\"${") && source.contains(['{', '[']) {
+    let lines: Vec<&str> = text.lines().collect();
+    let line = line.clamp(1, lines.len().max(1));
+    let source = |line: usize| lines.get(line - 1).copied().unwrap_or_default();
+    let indented_by_tab = |line: usize| source(line).trim_start_matches(' ').starts_with('\t');
+    // The parser may note a tab while it still counts the line before.
+    if let Some(line) = [line, line + 1].into_iter().find(|line| indented_by_tab(*line)) {
+        return (line, "tabs cannot indent: use spaces".into());
+    }
+    let source = source(line);
+    if source.contains("${") && !source.contains("\"${") && source.replace("${", "").contains(['{', '[']) {
         message.push_str("; in a flow list or map, a value with `${...}` needs quotes");
     }
     (line, message)
@@ -205,6 +210,7 @@ fn in_plain_words(scan: &str) -> String {
         ("illegal placement of ':'", "a `:` stands where none can: check the indentation, or quote the value"),
         ("simple key expect", "a `:` is missing behind a key, or the indentation is wrong"),
         ("did not find expected key", "a key is missing, or the indentation is wrong"),
+        ("indentation in quoted scalar", "a quoted text is not closed, or its further lines are not indented"),
         ("invalid indentation", "the indentation is wrong"),
         ("expected ',' or ']'", "a list opened with `[` is not closed, or a `,` is missing"),
         ("expected ',' or '}'", "a map opened with `{` is not closed, or a `,` is missing"),
