@@ -178,7 +178,18 @@ mod tests {
             "${NONE:-${TWO}}",
         ];
         let all: Vec<String> = texts.iter().map(|text| format!("{text}  →  {}", shown(text))).collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        ${NONE}  →  ! the environment variable `NONE` is not set: set it, or give a default as in `${NONE:-default}`
+        ${HOST  →  ! `${HOST` is not closed: a `}` is missing; a plain dollar is written `$$`
+        ${NONE:-a  →  ! `${` is not closed: a `}` is missing; a plain dollar is written `$$`
+        ${  →  ! a variable's name must follow `${`, of letters, digits and `_`; a plain dollar is written `$$`
+        ${}  →  ! a variable's name must follow `${`, of letters, digits and `_`; a plain dollar is written `$$`
+        ${1A}  →  ! a variable's name must follow `${`, of letters, digits and `_`; a plain dollar is written `$$`
+        ${HOST-x}  →  ! after `${HOST` only `}` or `:-default}` can follow
+        ${BAD}  →  ! the environment variable `BAD` is not UTF-8 text
+        ${NONE} ${TWO}  →  ! the environment variable `NONE` is not set: set it, or give a default as in `${NONE:-default}` ! the environment variable `TWO` is not set: set it, or give a default as in `${TWO:-default}`
+        ${NONE:-${TWO}}  →  ! the environment variable `TWO` is not set: set it, or give a default as in `${TWO:-default}`
+        "#);
     }
 
     #[test]

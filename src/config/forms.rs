@@ -1,6 +1,6 @@
 //! Forms of values that both files share: durations, lists of paths, URLs, names.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use crate::model::params::{Node, Reader, Value, resolve};
@@ -97,7 +97,7 @@ pub(super) fn optional_path(reader: &mut Reader<'_>, key: &str, default: &str, m
         reader.fault(key, message);
         return None;
     }
-    Some(path)
+    Some(tidy(&path))
 }
 
 /// Reads a list of paths, each relative to the file it stands in; one path alone counts as a list of one. `tree` is
@@ -121,10 +121,39 @@ pub(super) fn paths(reader: &mut Reader<'_>, tree: &Node, key: &str, meaning: &s
             let message = format!("{} {fault}", reader.path_of(key));
             reader.fault(key, message);
         } else {
-            paths.push(resolve(&item.file, &text));
+            paths.push(tidy(&resolve(&item.file, &text)));
         }
     }
     paths
+}
+
+/// `path` without `..` steps where that names the same place, which a symbolic link can prevent.
+pub(super) fn tidy(path: &Path) -> PathBuf {
+    let without_steps = |parts: &[Component<'_>]| {
+        let mut tidy = PathBuf::new();
+        for part in parts {
+            match (part, tidy.components().next_back()) {
+                (Component::ParentDir, Some(Component::Normal(_))) => {
+                    tidy.pop();
+                }
+                _ => tidy.push(part),
+            }
+        }
+        tidy
+    };
+    let parts: Vec<Component<'_>> = path.components().collect();
+    let Some(last_step) = parts.iter().rposition(|part| *part == Component::ParentDir) else {
+        return path.to_path_buf();
+    };
+    let as_given: PathBuf = parts[..=last_step].iter().collect();
+    let mut tidied = without_steps(&parts[..=last_step]);
+    if tidied.as_os_str().is_empty() {
+        tidied.push(".");
+    }
+    match (as_given.canonicalize(), tidied.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => without_steps(&parts),
+        _ => path.to_path_buf(),
+    }
 }
 
 /// What makes `text` no path, if anything does. `text` may already have been joined to a folder.
@@ -226,6 +255,22 @@ mod tests {
             let fault = base_url_fault(bad);
             assert!(fault.is_some_and(|fault| !fault.contains("secret")), "{bad}");
         }
+    }
+
+    #[test]
+    fn links_are_not_tidied_into_another_folder() {
+        let folder = tempfile::tempdir().expect("folder");
+        let root = folder.path();
+        for name in ["configs", "elsewhere/deep"] {
+            std::fs::create_dir_all(root.join(name)).expect("folder");
+        }
+        std::os::unix::fs::symlink(root.join("elsewhere/deep"), root.join("link")).expect("link");
+        assert_eq!(tidy(&root.join("configs/../state/not/there")), root.join("state/not/there"));
+        for kept in ["link/../state", "missing/../state", "plain"] {
+            assert_eq!(tidy(&root.join(kept)), root.join(kept));
+        }
+        assert_eq!(tidy("src/../state".as_ref()), PathBuf::from("state"));
+        assert_eq!(tidy("../x".as_ref()), PathBuf::from("../x"));
     }
 
     proptest! {

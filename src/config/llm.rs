@@ -52,7 +52,7 @@ pub struct LlmConfig {
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
-    /// Servers that speak OpenAI's HTTP interface, vLLM among them.
+    /// Servers that speak the HTTP interface of `OpenAI`, vLLM among them.
     Openai,
     /// A small model within this process, for trials.
     Embedded,
@@ -185,7 +185,9 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         )
         // After a fault here, none is to follow from a guess.
         .unwrap_or(Provider::Embedded);
-    let openai = provider == Provider::Openai;
+    // Nor is anything missing from a section of the wrong form.
+    let is_map = section.is_none_or(|section| matches!(section.value, Value::Map(_) | Value::Null));
+    let openai = provider == Provider::Openai && is_map;
 
     let meaning = "the servers; requests are spread over them by weight";
     let endpoints = reader.raw("endpoints", "a list of maps", "required by openai, ignored by embedded", meaning);

@@ -3,7 +3,7 @@
 //! A run has two files: the run file (`configs/*.yaml`) and the pipeline file that it names (`pipelines/*.yaml`).
 //! [`load`] reads both, with environment variables expanded and `--set` overrides applied.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -99,13 +99,12 @@ pub fn load_with<K: Kinds>(
             return None;
         }
         let named_at = tree.get("pipeline").map_or(nowhere, Node::place);
-        let pipeline_path = tidy(&run.pipeline);
-        let file = name_of(&pipeline_path);
-        let mut tree = read_tree(&pipeline_path, &file, &named_at, lookup, &mut faults, &mut found)?;
+        let file = name_of(&run.pipeline);
+        let mut tree = read_tree(&run.pipeline, &file, &named_at, lookup, &mut faults, &mut found)?;
         apply(&parsed, Target::Pipeline, &mut tree, &mut faults);
-        let stem = pipeline_path.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = run.pipeline.file_stem().unwrap_or_default().to_string_lossy();
         let (pipeline, graph) = pipeline::read(&tree, &stem, kinds, &mut found, &mut documented)?;
-        Some((RunConfig { pipeline: pipeline_path, ..run }, pipeline, graph))
+        Some((run, pipeline, graph))
     };
     match read_all() {
         Some((run, pipeline, graph)) if faults.is_empty() && found.is_empty() => {
@@ -158,26 +157,6 @@ fn read_tree(
 
 fn name_of(path: &Path) -> Arc<str> {
     path.to_string_lossy().into()
-}
-
-/// `path` without `..` steps where that names the same folder, which a symbolic link can prevent.
-fn tidy(path: &Path) -> PathBuf {
-    let mut tidy = PathBuf::new();
-    for part in path.components() {
-        match (part, tidy.components().next_back()) {
-            (Component::ParentDir, Some(Component::Normal(_))) => {
-                tidy.pop();
-            }
-            _ => tidy.push(part),
-        }
-    }
-    let folder = |path: &Path| {
-        path.parent().and_then(|folder| {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            folder.canonicalize().ok()
-        })
-    };
-    if folder(&tidy).is_some_and(|tidied| folder(path) == Some(tidied)) { tidy } else { path.to_path_buf() }
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ impl Override {
             let so_far = || self.keys[..depth].join(".");
             let set: Arc<str> = SET.into();
             if node.value == Value::Null {
-                // A missing list can only begin at its first item; no map of the configuration has a key `0`.
-                let value = if key == "0" { Value::List(Vec::new()) } else { Value::Map(Vec::new()) };
+                // No map of the configuration has a number for a key.
+                let value = if key.parse::<usize>().is_ok() { Value::List(Vec::new()) } else { Value::Map(Vec::new()) };
                 *node = Node { file: Arc::clone(&set), line: 0, value };
             }
             let empty = Node { file: Arc::clone(&set), line: 0, value: Value::Null };
@@ -212,7 +212,19 @@ mod tests {
                 Err(message) => message,
             })
             .collect();
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        --set llm.endpoints.5.base_url=x: the list has 1 item; index 1 appends one
+        --set llm.endpoints.first=x: `llm.endpoints` is a list: name an item by its index; the list has 1 item
+        --set llm.model.name=x: `llm.model` is text, so there is no `name` in it
+        --set stages: it must be path.to.key=value
+        --set =x: before the `=` must stand keys joined by dots, as in llm.concurrency
+        --set llm..model=x: before the `=` must stand keys joined by dots, as in llm.concurrency
+        --set input.3=x: the list has 0 items; index 0 appends one
+        --set a=[1: the value is not well-formed YAML: close every bracket and quote, or quote the whole as text
+        --set a={b: 1}}: the value is not well-formed YAML: close every bracket and quote, or quote the whole as text
+        --set a=${NONE}: the environment variable `NONE` is not set: set it, or give a default as in `${NONE:-default}`
+        --set a=["${NONE}"]: the environment variable `NONE` is not set: set it, or give a default as in `${NONE:-default}`
+        "#);
     }
 
     #[test]

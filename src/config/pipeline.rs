@@ -179,7 +179,7 @@ fn read_common<K: Kinds>(reader: &mut Reader<'_>, kinds: &K) -> Common {
         inputs: reader.texts(
             "input",
             &[],
-            "the stage whose outputs it takes, or `source` for the documents; a list joins several",
+            "required: the stage whose outputs it takes, or `source` for the documents; a list joins several",
         ),
         concurrency: reader
             .optional_int("concurrency", 1..=4096, "as its kind sees fit", "how many items it works on at once")
@@ -255,7 +255,10 @@ pub(super) mod tests {
         assert_eq!(names, ["extract", "chunk", "small", "generate"]);
         let declared: Vec<&str> = graph.declared.iter().map(|at| doc.stages[*at].name.as_str()).collect();
         assert_eq!(declared, names);
-        insta::assert_snapshot!(format!("{:?}\n{:?}", doc.stages[0], doc.stages[1]), @"");
+        insta::assert_snapshot!(format!("{:?}\n{:?}", doc.stages[0], doc.stages[1]), @r#"
+        StageEntry { name: "generate", kind: "generate", inputs: ["chunk", "small"], concurrency: Some(8), buffer: 2, params: "generate", place: Place { file: "p.yaml", line: 2 } }
+        StageEntry { name: "chunk", kind: "chunk", inputs: ["extract"], concurrency: None, buffer: 64, params: "size 200", place: Place { file: "p.yaml", line: 3 } }
+        "#);
     }
 
     #[test]
@@ -281,13 +284,41 @@ extra: 1
 ",
         )
         .expect_err("faulty");
-        insta::assert_snapshot!(faults, @"");
+        insta::assert_snapshot!(faults, @r#"
+        p.yaml:1: name must be text, not a list
+        p.yaml:3: stages.extract.kind: there is no kind of stage `extrct`: did you mean `extract`?
+        p.yaml:4: stages.chunk.size must be a whole number from 100 to 100000, not 1
+        p.yaml:4: unknown key `stages.chunk.sise`: did you mean `size`?
+        p.yaml:5: stage `generate` takes its input from `chnk`, which does not exist: did you mean `chunk`?
+        p.yaml:5: stages.generate.buffer must be a whole number from 1 to 65536, not "big"
+        p.yaml:5: stages.generate.concurrency must be a whole number from 1 to 4096, not 0
+        p.yaml:6: stages.none.kind is missing: one of extract, chunk, generate, choosy
+        p.yaml:7: stage `empty` has no input: give it `input: source` or another stage's name
+        p.yaml:7: stages.empty.kind is missing: one of extract, chunk, generate, choosy
+        p.yaml:8: stage `noinput` has no input: give it `input: source` or another stage's name
+        p.yaml:9: stages.badinput.input must be a list of texts, not a map
+        p.yaml:10: stages.badkind.kind must be text, not a list
+        p.yaml:11: stages.text must be a map of keys and values, not text
+        p.yaml:12: stage `mismatch` takes chunk items, but its input `source` gives document items
+        p.yaml:13: a stage cannot be called `a.b`: use letters, digits, `_` and `-`, at most 100, with a letter or digit first
+        p.yaml:14: a stage cannot be called `source`: that is where the documents come from
+        p.yaml:15: stage `loop` depends on itself: loop → loop
+        p.yaml:15: stages.loop cannot be made from these parameters
+        p.yaml:16: stages.choosy cannot be made from these parameters
+        p.yaml:17: unknown key `extra`: known are: name, stages
+        "#);
     }
 
     #[test]
     fn stages_must_be_there() {
         let all = ["name: x", "name: x\nstages:", "stages: {}", "stages: [a]", "name: x\nstages: text"]
             .map(|text| read_text(text).expect_err(text));
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        p.yaml:1: stages is missing: a pipeline needs one stage at least, as in `stages: {extract: {kind: extract, input: source}}`
+        p.yaml:2: stages is missing: a pipeline needs one stage at least, as in `stages: {extract: {kind: extract, input: source}}`
+        p.yaml:1: stages is missing: a pipeline needs one stage at least, as in `stages: {extract: {kind: extract, input: source}}`
+        p.yaml:1: stages must be a map of stages by name, not a list
+        p.yaml:2: stages must be a map of stages by name, not text
+        "#);
     }
 }

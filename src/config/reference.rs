@@ -123,7 +123,50 @@ mod tests {
             run: vec![row("state"), row("llm.model"), row("llm.retry.max_ms"), row("out"), row("state")],
             pipeline: vec![row("name"), row("stages.NAME.kind"), row("stages.chunk.size"), row("stages.score.keep.x")],
         };
-        insta::assert_snapshot!(render(&rows).split_once("\n## ").expect("sections").1, @"");
+        insta::assert_snapshot!(render(&rows).split_once("\n## ").expect("sections").1, @r#"
+        Run file
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `state` | a \| b | a | two lines |
+        | `out` | a \| b | a | two lines |
+
+        ### `llm`
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `model` | a \| b | a | two lines |
+
+        ### `llm.retry`
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `max_ms` | a \| b | a | two lines |
+
+        ## Pipeline file
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `name` | a \| b | a | two lines |
+
+        ### Every stage: `stages.NAME`
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `kind` | a \| b | a | two lines |
+
+        ### Stages with `kind: chunk`
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `size` | a \| b | a | two lines |
+
+        ### Stages with `kind: score`: `keep`
+
+        | key | what may stand there | default | meaning |
+        |---|---|---|---|
+        | `x` | a \| b | a | two lines |
+        "#);
     }
 
     #[test]
