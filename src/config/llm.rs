@@ -37,6 +37,8 @@ pub struct LlmConfig {
     pub request_timeout: Duration,
     /// How long a connection may take.
     pub connect_timeout: Duration,
+    /// How long a server that cannot be reached at the start is waited for.
+    pub wait_for_server: Duration,
     /// The first wait after a failed request.
     pub retry_initial: Duration,
     /// The longest wait between two tries.
@@ -238,6 +240,14 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         Duration::from_millis(100),
         "how long a connection may take",
     );
+    let wait_for_server = duration(
+        reader,
+        "wait_for_server",
+        Duration::from_secs(3),
+        Duration::ZERO,
+        "how long a server that cannot be reached when the run starts is waited for, since it may be starting; then the \
+         run ends with exit code 1",
+    );
     let (retry_initial, retry_max) = reader.section("retry", |r| {
         let initial = r.int("initial_ms", 500, 1..=3_600_000, "the first wait after a failed request, in milliseconds");
         let max = r.int("max_ms", 60_000, 1..=86_400_000, "the longest wait between two tries, in milliseconds");
@@ -288,6 +298,7 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         tokens_per_minute,
         request_timeout,
         connect_timeout,
+        wait_for_server,
         retry_initial,
         retry_max,
         give_up_after,

@@ -141,6 +141,12 @@ impl LlmClient for Probed {
     }
 }
 
+impl<C: LlmClient + ?Sized> LlmClient for Box<C> {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        self.as_ref().complete(request)
+    }
+}
+
 impl<C: LlmClient + ?Sized> LlmClient for Arc<C> {
     fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
         self.as_ref().complete(request)

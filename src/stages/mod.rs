@@ -81,6 +81,17 @@ impl StageParams {
         })
     }
 
+    /// The parameters as they took effect, for the manifest.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Extract(params) => format!("{params:?}"),
+            Self::Chunk(params) => format!("{params:?}"),
+            Self::Generate(params) => format!("{params:?}"),
+            Self::Validate(params) => format!("{params:?}"),
+            Self::Score(params) => format!("{params:?}"),
+        }
+    }
+
     /// Whether the stage asks the model: then its concurrency follows the model's.
     pub fn uses_model(&self) -> bool {
         matches!(self, Self::Generate(_) | Self::Validate(_) | Self::Score(_))

@@ -1,3 +1,4 @@
 //! Logs, metrics, GPU figures.
 
+pub mod log;
 pub mod metrics;

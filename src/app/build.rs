@@ -1,0 +1,301 @@
+//! From a configuration to things that run: the model behind its decorators, and the flow of stages.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use futures::future::BoxFuture;
+
+use super::UsageError;
+use crate::config::{self, Concurrency, Kinds, LlmConfig, Loaded, Provider};
+use crate::engine::{Flow, FlowNode, Stop, StopReason};
+use crate::llm::concurrency::{Slots, Slotted};
+use crate::llm::embedded::EmbeddedModel;
+use crate::llm::journal::Journaled;
+use crate::llm::openai::{OpenAiClient, OpenAiOptions, StructuredOutput};
+use crate::llm::probe::Probed;
+use crate::llm::retry::{GiveUp, Retried, RetryPolicy};
+use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+use crate::model::params::Reader;
+use crate::model::plan::{PLAN_FORMAT, Plan, PlanNode};
+use crate::model::store::{Commit, Store};
+use crate::model::text::TextStore;
+use crate::model::{LlmError, PayloadKind};
+use crate::stages::{self, StageContext, StageParams};
+
+/// The stage registry as configuration sees it.
+pub struct Registry;
+
+impl Kinds for Registry {
+    type Params = StageParams;
+
+    fn kinds(&self) -> Vec<&'static str> {
+        stages::KINDS.iter().map(|(name, ..)| *name).collect()
+    }
+
+    fn payloads(&self, kind: &str) -> Option<(PayloadKind, PayloadKind)> {
+        stages::KINDS.iter().find(|(name, ..)| *name == kind).map(|(_, accepts, emits)| (*accepts, *emits))
+    }
+
+    fn read(&self, kind: &str, reader: &mut Reader<'_>) -> Option<StageParams> {
+        StageParams::read(kind, reader)
+    }
+}
+
+/// A configuration, read and checked.
+pub type Configuration = Loaded<StageParams>;
+
+/// Reads a configuration; its faults are faults of usage.
+///
+/// # Errors
+/// Every fault, with file and line.
+pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Configuration> {
+    let loaded = config::load(path, overrides, &Registry).map_err(|error| UsageError(error.to_string()))?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded)
+}
+
+/// The model, ready to be asked.
+pub struct Model {
+    /// Behind journal, retries and slots.
+    pub client: Arc<dyn LlmClient>,
+    /// Its slots.
+    pub slots: Slots,
+    /// The start-up probe of a server; nothing to probe for the embedded model.
+    pub probe: Option<Arc<Probed>>,
+}
+
+/// Stands in for the embedded model until it is asked: loading takes a second and 650 MB, which a run that asks
+/// nothing must not pay.
+struct LazyEmbedded {
+    weights: PathBuf,
+    threads: usize,
+    model: tokio::sync::OnceCell<EmbeddedModel>,
+}
+
+impl LlmClient for LazyEmbedded {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        Box::pin(async move {
+            let load = || async {
+                let (weights, threads) = (self.weights.clone(), self.threads);
+                tokio::task::spawn_blocking(move || EmbeddedModel::open(&weights, threads)).await.unwrap_or_else(
+                    |error| Err(LlmError::Misconfigured { message: format!("the model cannot be loaded: {error}") }),
+                )
+            };
+            self.model.get_or_try_init(load).await?.complete(request).await
+        })
+    }
+}
+
+/// Builds the model of a configuration.
+///
+/// # Errors
+/// If weights or keys are missing or an address cannot be used.
+pub fn model(
+    llm: &LlmConfig,
+    store: &Arc<dyn Store>,
+    commit: &Arc<dyn Commit>,
+    stop: &Stop,
+) -> anyhow::Result<Model> {
+    let journaled = |inner: Box<dyn LlmClient>| -> Arc<dyn LlmClient> {
+        Arc::new(Journaled::new(inner, Arc::clone(store), Arc::clone(commit)))
+    };
+    if llm.provider == Provider::Embedded {
+        let weights = llm.weights.clone().unwrap_or_else(super::model_pull::default_weights_path);
+        if !weights.is_file() {
+            return Err(UsageError(format!(
+                "the embedded model's weights are not at {}: fetch them with `qaflow model pull`",
+                weights.display()
+            ))
+            .into());
+        }
+        let threads = match llm.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads as usize,
+        };
+        // One request at a time: the model batches the sentences of one request, and the furthest stage goes first.
+        let slots = Slots::new(1);
+        let lazy = LazyEmbedded { weights, threads, model: tokio::sync::OnceCell::new() };
+        let slotted = Slotted::new(lazy, slots.clone(), stop.token());
+        return Ok(Model { client: journaled(Box::new(slotted)), slots, probe: None });
+    }
+    let client = Arc::new(openai(llm)?);
+    let schema_expected = llm.structured_output != config::StructuredOutput::None;
+    let probe =
+        Arc::new(Probed::new(client, llm.model.as_str().into(), schema_expected, llm.wait_for_server));
+    let slots = Slots::new(match llm.concurrency {
+        Concurrency::Fixed(limit) => limit as usize,
+        Concurrency::Auto => 32,
+    });
+    let give_up: GiveUp = {
+        let stop = stop.clone();
+        Arc::new(move |why| {
+            stop.request(StopReason::Limit(why));
+        })
+    };
+    let policy =
+        RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
+    let slotted = Slotted::new(Arc::clone(&probe), slots.clone(), stop.token());
+    let retried = Retried::new(slotted, policy, stop.token(), give_up);
+    Ok(Model { client: journaled(Box::new(retried)), slots, probe: Some(probe) })
+}
+
+/// The client of the first endpoint.
+///
+/// # Errors
+/// If its address cannot be used.
+pub fn openai(llm: &LlmConfig) -> anyhow::Result<OpenAiClient> {
+    let endpoint = llm.endpoints.first().ok_or_else(|| UsageError("llm.endpoints names no server".into()))?;
+    let api_key_env = endpoint.api_key_env.clone().or_else(|| llm.api_key_env.clone());
+    let api_key = api_key_env.as_ref().and_then(|name| std::env::var(name).ok()).filter(|key| !key.is_empty());
+    let extra = serde_json::Value::Object(llm.extra_body.clone()).to_string();
+    Ok(OpenAiClient::new(OpenAiOptions {
+        base_url: endpoint.base_url.clone(),
+        api_key,
+        api_key_env,
+        connect_timeout: llm.connect_timeout,
+        request_timeout: Some(llm.request_timeout),
+        structured_output: match llm.structured_output {
+            config::StructuredOutput::ResponseFormat => StructuredOutput::ResponseFormat,
+            config::StructuredOutput::StructuredOutputs => StructuredOutput::StructuredOutputs,
+            config::StructuredOutput::None => StructuredOutput::None,
+        },
+        extra_body: extra.trim_start_matches('{').trim_end_matches('}').to_owned(),
+    })?)
+}
+
+/// Builds the flow. Stages with a model take more items at once than there are slots, so that a slot never waits for
+/// an item that is being committed.
+///
+/// # Errors
+/// What a stage lacks.
+pub fn flow(
+    loaded: &Configuration,
+    texts: Arc<dyn TextStore>,
+    model: &Model,
+) -> anyhow::Result<Flow> {
+    let context = StageContext {
+        texts,
+        llm: Arc::clone(&model.client),
+        model: loaded.run.llm.model.as_str().into(),
+        worker_program: std::env::current_exe().context("cannot find this program's own file")?,
+    };
+    let mut built = Vec::new();
+    for declared in &loaded.graph.declared {
+        let entry = &loaded.pipeline.stages[*declared];
+        let stage = entry
+            .params
+            .build(&context)
+            .map_err(|fault| UsageError(format!("{}: stage `{}`: {fault}", entry.place, entry.name)))?;
+        built.push((stage, entry));
+    }
+    // What the server is told besides the stage's own request determines answers too.
+    let server = format!("{:?} {:?}", loaded.run.llm.structured_output, loaded.run.llm.extra_body);
+    let fingerprints = loaded.graph.fingerprints(|at| {
+        let (stage, entry) = &built[at];
+        let server = if entry.params.uses_model() { server.as_str() } else { "" };
+        format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
+    });
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let (_, slots) = model.slots.level();
+    let nodes = loaded
+        .graph
+        .nodes
+        .iter()
+        .zip(built)
+        .zip(fingerprints)
+        .map(|((node, (stage, entry)), fingerprint)| FlowNode {
+            name: node.name.clone(),
+            stage,
+            fingerprint,
+            inputs: node.inputs.clone(),
+            from_source: node.from_source,
+            consumers: node.consumers.clone(),
+            depth: node.depth,
+            concurrency: entry.concurrency.unwrap_or_else(|| {
+                if entry.params.uses_model() { slots + slots / 2 + 4 } else { cores }
+            }),
+            buffer: entry.buffer,
+        })
+        .collect();
+    Ok(Flow { nodes })
+}
+
+/// The plan of a run, which the state keeps.
+pub fn plan(loaded: &Configuration, config_file: &Path, out: &Path, flow: &Flow) -> Plan {
+    let nodes: Vec<PlanNode> = flow
+        .nodes
+        .iter()
+        .map(|node| PlanNode {
+            name: node.name.clone(),
+            accepts: node.stage.accepts(),
+            emits: node.stage.emits(),
+            fingerprint: node.fingerprint.hex(),
+            inputs: node.inputs.clone(),
+            from_source: node.from_source,
+            consumers: node.consumers.clone(),
+        })
+        .collect();
+    let run_id = loaded.run.run_id.clone().unwrap_or_else(|| {
+        let mut hasher = blake3::Hasher::new_derive_key("qaflow run v1");
+        for at in flow.terminals() {
+            hasher.update(&flow.nodes[at].fingerprint.0);
+        }
+        format!("{}-{}", loaded.pipeline.name, &hasher.finalize().to_hex()[..12])
+    });
+    Plan {
+        format: PLAN_FORMAT,
+        pipeline: loaded.pipeline.name.clone(),
+        run_id,
+        config_file: config_file.display().to_string(),
+        config: shown_config(loaded),
+        out: out.display().to_string(),
+        provider: match loaded.run.llm.provider {
+            Provider::Openai => "openai".into(),
+            Provider::Embedded => "embedded".into(),
+        },
+        model: loaded.run.llm.model.clone(),
+        max_failure_ratio: loaded.run.max_failure_ratio,
+        nodes,
+    }
+}
+
+/// The configuration as it took effect. It names the variables that hold keys, never the keys.
+fn shown_config(loaded: &Configuration) -> serde_json::Value {
+    let llm = &loaded.run.llm;
+    let stages: Vec<serde_json::Value> = loaded
+        .pipeline
+        .stages
+        .iter()
+        .map(|entry| {
+            serde_json::json!({
+                "name": entry.name, "kind": entry.kind, "inputs": entry.inputs,
+                "parameters": entry.params.shown(),
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "pipeline_file": loaded.run.pipeline.display().to_string(),
+        "environment": loaded.run.environment.as_str(),
+        "max_failure_ratio": loaded.run.max_failure_ratio,
+        "llm": {
+            "model": llm.model,
+            "endpoints": llm.endpoints.iter().map(|e| e.base_url.clone()).collect::<Vec<_>>(),
+            "concurrency": match llm.concurrency { Concurrency::Fixed(n) => n.to_string(), Concurrency::Auto => "auto".into() },
+            "structured_output": format!("{:?}", llm.structured_output),
+            "extra_body": llm.extra_body,
+        },
+        "stages": stages,
+    })
+}
+
+/// How long a run without further word may wait for its server at the start.
+pub const NO_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The error of a run that has neither input nor manifest.
+pub fn no_input() -> anyhow::Error {
+    anyhow!(UsageError("there is no input: name files or folders behind the configuration, or set `input` or `manifest` in it".into()))
+}

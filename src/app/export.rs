@@ -1,0 +1,88 @@
+//! `qaflow export`: writes the files of a state's finished records, and what both it and `run` say of them.
+
+use std::path::{Path, PathBuf};
+
+use super::state::{State, StateOptions, resolve};
+use super::{Exit, grouped};
+use crate::export::{Export, Exported, manifest};
+use crate::model::plan::Plan;
+use crate::model::store::Store;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct ExportArgs {
+    /// The state's folder.
+    pub state: Option<PathBuf>,
+    /// The folder of the results; `None`: the run's.
+    pub out: Option<PathBuf>,
+    /// Whether the summary is JSON.
+    pub json: bool,
+}
+
+/// Exports.
+///
+/// # Errors
+/// If the state cannot be opened or a file cannot be written.
+pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
+    let state = State::open(&resolve(args.state.as_deref())?, StateOptions::default())?;
+    let plan = state.plan()?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&plan.out));
+    let pending = pending(&plan, state.store.as_ref())?;
+    let exported = write(&state, &plan, &out, pending == 0)?;
+    if args.json {
+        let json = serde_json::json!({
+            "run_id": plan.run_id, "finished": pending == 0, "pending": pending,
+            "pairs_accepted": exported.accepted, "documents": exported.documents,
+            "files": exported.files, "out": out.display().to_string(),
+        });
+        print(&json.to_string());
+    } else {
+        print(&format!(
+            "{} accepted pairs from {} documents written to {}",
+            grouped(exported.accepted),
+            grouped(exported.documents),
+            out.display()
+        ));
+        if pending > 0 {
+            print(&format!("the run is not finished: {} items are pending, and their pairs are missing", grouped(pending)));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Items that are pending, over all stages.
+pub(super) fn pending(plan: &Plan, store: &dyn Store) -> anyhow::Result<u64> {
+    let mut pending = 0;
+    for at in 0..plan.nodes.len() {
+        pending += store.counts(&plan.key(at))?.pending();
+    }
+    Ok(pending)
+}
+
+/// Writes all files of a state, the manifest last.
+pub(super) fn write(state: &State, plan: &Plan, out: &Path, finished: bool) -> anyhow::Result<Exported> {
+    let export = Export { plan, store: state.store.as_ref(), texts: state.texts.as_ref() };
+    let exported = export.write(out)?;
+    manifest::write(out, plan, &super::run::facts(state, plan, finished)?, &exported)?;
+    Ok(exported)
+}
+
+/// What a reader of the results must know.
+pub(super) fn remarks(plan: &Plan) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if plan.provider == "embedded" {
+        remarks.push(
+            "These pairs come from the embedded demo model (SmolLM2, 135 million parameters): each answer is a sentence \
+             of the document, the model wrote only the question, and the marks are its likelihoods and rules, not a \
+             judgement. They show how the flow works; they are not a dataset to train on."
+                .into(),
+        );
+    }
+    remarks
+}
+
+/// Results go to standard output.
+#[expect(clippy::print_stdout, reason = "results are what standard output is for")]
+pub(super) fn print(text: &str) {
+    println!("{text}");
+}

