@@ -1,1 +1,32 @@
 //! Where items, answers, accounts and texts are kept.
+//!
+//! A state folder holds `db/` (the sled database), `identity.json` (which state this is and how far it got, to catch
+//! a database that opens empty), `lease.json` and `lease/` (who may write), `texts/` (documents' Markdown by content)
+//! and, after damage, `damaged-<n>/` with what was set aside.
+
+mod audit;
+mod changes;
+pub mod codec;
+mod files;
+pub mod fit;
+mod guard;
+pub mod identity;
+mod keys;
+pub mod lease;
+pub mod memory;
+mod opening;
+mod process;
+mod records;
+mod sled;
+pub mod texts;
+
+pub use files::disk_bytes;
+pub use fit::fits;
+pub use identity::Identity;
+pub use lease::{FileLease, LeaseHolder, LeaseOptions};
+pub use memory::MemoryStore;
+pub use records::{OpenOptions, SledStore};
+pub use texts::FileTexts;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! Reads every record, reports what cannot be read, and recounts the accounts.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::changes::{read_answer, slot};
+use super::codec::{self, JournalPartV1, Kind, MetaV1, PendingV1, Record, StateV1};
+use super::keys;
+use super::sled::{Database, Value};
+use crate::model::StoreError;
+use crate::model::ids::StageKey;
+use crate::model::record::{Ending, ItemKey, ModelCounts, Output, StageCounts};
+use crate::model::store::{Audit, DamagedRecord};
+
+/// Reads all records. Where the engine cannot read part of the database, what lies before and behind is read.
+pub(super) fn run(database: &Database) -> Result<Audit, StoreError> {
+    let mut auditor = Auditor { database, audit: Audit::default() };
+    // Each kind by itself, so that a place that cannot be read hides as little as possible.
+    for (prefix, kind) in [
+        (keys::ENDING, Kind::Ending),
+        (keys::OUTPUT, Kind::Output),
+        (keys::PENDING, Kind::Pending),
+        (keys::JOURNAL, Kind::Journal),
+        (keys::LEDGER, Kind::Counts),
+        (keys::META, Kind::Meta),
+        (keys::STORE, Kind::State),
+    ] {
+        auditor.range(prefix, kind)?;
+    }
+    Ok(auditor.audit)
+}
+
+/// The account of one stage as its records give it. Records whose content cannot be read count as admitted only.
+pub(super) fn recount_stage(database: &Database, stage: &StageKey) -> Result<StageCounts, StoreError> {
+    let mut auditor = Auditor { database, audit: Audit::default() };
+    for (prefix, kind) in [(keys::ENDING, Kind::Ending), (keys::OUTPUT, Kind::Output), (keys::PENDING, Kind::Pending)] {
+        auditor.range(&keys::stage(prefix, stage), kind)?;
+    }
+    Ok(auditor.audit.recounted.remove(stage).unwrap_or_default())
+}
+
+/// The account of model answers as the journal gives it.
+pub(super) fn recount_model(database: &Database) -> Result<ModelCounts, StoreError> {
+    let mut auditor = Auditor { database, audit: Audit::default() };
+    auditor.range(keys::JOURNAL, Kind::Journal)?;
+    Ok(auditor.audit.recounted_model)
+}
+
+struct Auditor<'a> {
+    database: &'a Database,
+    audit: Audit,
+}
+
+impl Auditor<'_> {
+    /// Reads all keys that begin with `prefix`.
+    fn range(&mut self, prefix: &[u8], kind: Kind) -> Result<(), StoreError> {
+        let mut scan = self.database.scan(Bound::Included(prefix.to_vec()), keys::behind(prefix))?;
+        let mut last: Option<Value> = None;
+        let mut fault = None;
+        for pair in scan.by_ref() {
+            match pair {
+                Ok((key, value)) => {
+                    self.record(kind, &key, &value)?;
+                    last = Some(key);
+                }
+                Err(error @ StoreError::Damaged { .. }) => {
+                    fault = Some(error);
+                    break;
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let Some(fault) = fault else { return Ok(()) };
+
+        // From the other end, up to the same place; the scan must be a new one, since the old one is at its fault.
+        let lower = last.as_ref().map_or(Bound::Included(prefix.to_vec()), |key| Bound::Excluded(key.to_vec()));
+        let mut first_behind: Option<Value> = None;
+        let mut behind = self.database.scan(lower, keys::behind(prefix))?;
+        while let Some(Ok((key, value))) = behind.next_back() {
+            self.record(kind, &key, &value)?;
+            first_behind = Some(key);
+        }
+        let name = |key: &Option<Value>| key.as_ref().map_or("the edge".to_owned(), |key| keys::hex(key));
+        self.damaged(
+            kind,
+            last.as_deref().unwrap_or(prefix),
+            None,
+            format!("the records from {} to {} cannot be read: {fault}", name(&last), name(&first_behind)),
+        );
+        Ok(())
+    }
+
+    fn record(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.audit.records += 1;
+        match kind {
+            Kind::Ending => {
+                let Some((stage, item)) = self.item(kind, keys::ENDING, key) else { return Ok(()) };
+                let ending = self.decode::<Ending>(key, value, Some((stage, &item)))?;
+                let counts = self.audit.recounted.entry(stage).or_default();
+                counts.admitted += 1;
+                if let Some(ending) = ending {
+                    *slot(counts, &ending) += 1;
+                }
+            }
+            Kind::Output => {
+                let Some((stage, item)) = self.item(kind, keys::OUTPUT, key) else { return Ok(()) };
+                self.decode::<Output>(key, value, Some((stage, &item)))?;
+                self.audit.recounted.entry(stage).or_default().emitted += 1;
+            }
+            Kind::Pending => {
+                let Some((stage, item)) = self.item(kind, keys::PENDING, key) else { return Ok(()) };
+                self.audit.recounted.entry(stage).or_default().admitted += 1;
+                if let Some(pending) = self.decode::<PendingV1>(key, value, Some((stage, &item)))? {
+                    self.payload_of(&pending.producer, &item)?;
+                }
+            }
+            Kind::Journal | Kind::JournalPart => match keys::parse_journal(key) {
+                Some((request, 0)) => match read_answer(&request, value, |key| self.database.get(key)) {
+                    Ok(entry) => {
+                        self.audit.recounted_model.calls += 1;
+                        self.audit.recounted_model.usage += entry.completion.usage;
+                    }
+                    Err(StoreError::Damaged { detail, .. }) => self.damaged(Kind::Journal, key, None, detail),
+                    Err(other) => return Err(other),
+                },
+                // A damaged part is reported with the answer it belongs to.
+                Some(_) => {
+                    if let Err(error @ StoreError::Newer { .. }) = codec::decode::<JournalPartV1>(key, value) {
+                        return Err(error);
+                    }
+                }
+                None => self.damaged(kind, key, None, UNREADABLE_KEY.into()),
+            },
+            Kind::Counts | Kind::ModelCounts => {
+                if key == keys::LEDGER_MODEL {
+                    self.decode::<ModelCounts>(key, value, None)?;
+                } else if keys::parse_ledger(key).is_some() {
+                    self.decode::<StageCounts>(key, value, None)?;
+                } else {
+                    self.damaged(kind, key, None, UNREADABLE_KEY.into());
+                }
+            }
+            Kind::Meta => {
+                self.decode::<MetaV1>(key, value, None)?;
+            }
+            Kind::State => {
+                self.decode::<StateV1>(key, value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An item that waits needs its payload.
+    fn payload_of(&mut self, producer: &StageKey, item: &ItemKey) -> Result<(), StoreError> {
+        let key = keys::item(keys::OUTPUT, producer, item);
+        if self.database.get(&key)?.is_none() {
+            self.damaged(Kind::Output, &key, Some((*producer, item)), MISSING_OUTPUT.into());
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, kind: Kind, prefix: &[u8], key: &[u8]) -> Option<(StageKey, ItemKey)> {
+        let parsed = keys::parse_item(prefix, key);
+        if parsed.is_none() {
+            self.damaged(kind, key, None, UNREADABLE_KEY.into());
+        }
+        parsed
+    }
+
+    fn decode<R: Record>(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        item: Option<(StageKey, &ItemKey)>,
+    ) -> Result<Option<R>, StoreError> {
+        match codec::decode(key, value) {
+            Ok(record) => Ok(Some(record)),
+            Err(StoreError::Damaged { detail, .. }) => {
+                self.damaged(R::KIND, key, item, detail);
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn damaged(&mut self, kind: Kind, key: &[u8], item: Option<(StageKey, &ItemKey)>, detail: String) {
+        let stage = item.map(|(stage, _)| stage).or_else(|| stage_in(key));
+        self.audit.damaged.push(DamagedRecord {
+            kind: kind.name(),
+            stage,
+            item: item.map(|(_, item)| item.clone()),
+            raw_key: keys::hex(key),
+            detail,
+        });
+    }
+}
+
+const UNREADABLE_KEY: &str = "its key cannot be read";
+pub(super) const MISSING_OUTPUT: &str = "it is missing, though an item waits for its payload";
+
+/// The stage that a key names, whatever follows.
+fn stage_in(key: &[u8]) -> Option<StageKey> {
+    let (prefix, rest) = key.split_at_checked(2)?;
+    let prefixes = BTreeSet::from([keys::ENDING, keys::OUTPUT, keys::PENDING, keys::LEDGER]);
+    if !prefixes.contains(prefix) || key == keys::LEDGER_MODEL {
+        return None;
+    }
+    rest.first_chunk::<16>().map(|stage| StageKey(*stage))
+}

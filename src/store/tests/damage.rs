@@ -1,0 +1,1 @@
+//! Damage: never a panic, never silently empty, and nothing overwritten.

@@ -1,0 +1,1 @@
+//! Measurements of the store, run by hand: `cargo test --release --lib store::tests::measure -- --ignored --nocapture`.
