@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
 use super::sentences::{Sentence, content_words, fold, sentences, source, word_key};
-use super::{draw, mix};
+use super::{char_boundary, draw, mix};
 
 /// Purposes of draws.
 const PICK: u64 = 10;
@@ -97,13 +97,13 @@ pub(super) fn prose(prompt: &Prompt<'_>) -> String {
     )
 }
 
-/// Broken JSON in the place of an answer: cut in the middle, or with prose around it.
+/// Broken JSON in the place of an answer: cut in the middle, with prose around it, or not closed.
 pub(super) fn malformed(answer: &str, content: u64) -> String {
-    let half = answer.floor_char_boundary(answer.len() / 2);
+    let half = char_boundary(answer, answer.len() / 2);
     match content % 3 {
         0 => answer[..half].to_owned(),
         1 => format!("Sure! Here you go: {answer} Let me know, if {{you need more"),
-        _ => format!("{}'unquoted: {}", &answer[..half], &answer[half..]),
+        _ => format!("{},", answer.strip_suffix('}').unwrap_or(answer)),
     }
 }
 

@@ -14,11 +14,11 @@ use tokio::time::sleep;
 
 use super::answers::{self, Prompt};
 use super::cache::{TOKEN_BYTES, chain, tokens};
-use super::draw;
 use super::faults::{ContentFault, TransportFault};
 use super::server::{Severed, Shared, lock};
 use super::stats::Outcome;
 use super::wire::{self, Answer, ChatRequest};
+use super::{char_boundary, draw};
 
 /// Purpose of the draw of the service time.
 const JITTER: u64 = 20;
@@ -326,7 +326,7 @@ fn answer(
     let limit = usize::try_from(room.saturating_mul(TOKEN_BYTES)).unwrap_or(usize::MAX);
     let cut = if fault == Some(ContentFault::Truncated) { limit.min(text.len() / 2) } else { limit };
     if cut < text.len() {
-        text.truncate(text.floor_char_boundary(cut));
+        text.truncate(char_boundary(&text, cut));
         return (text, "length", Outcome::Truncated);
     }
     (text, "stop", outcome)
@@ -339,7 +339,7 @@ impl ChatRequest<'_> {
     }
 }
 
-/// A 429 as gateways send it. OpenAI's clients also know `retry-after-ms`, for what is not whole seconds.
+/// A 429 as gateways send it. Some clients also know `retry-after-ms`, for what is not whole seconds.
 fn too_many_requests(retry_after_ms: u64) -> Response<SimBody> {
     let message = "Rate limit reached, please slow down.";
     let mut response = wire::error(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", None, message);

@@ -34,7 +34,7 @@ pub struct FaultOptions {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub fault_malformed: f64,
 
-    /// Share of requests whose answer is cut off with finish_reason `length`; drawn by content
+    /// Share of requests whose answer is cut off with `finish_reason` length; drawn by content
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub fault_truncated: f64,
 

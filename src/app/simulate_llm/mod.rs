@@ -108,7 +108,7 @@ pub struct SimOptions {
     #[arg(long, value_name = "KEY")]
     pub api_key: Option<String>,
 
-    /// Ignore response_format and answer in prose, like a server without structured output
+    /// Ignore `response_format` and answer in prose, like a server without structured output
     #[arg(long)]
     pub no_schema: bool,
 
@@ -226,4 +226,9 @@ fn mix(seed: u64, purpose: u64, content: u64) -> u64 {
 /// The same as a number from 0 up to, but not including, 1.
 fn draw(seed: u64, purpose: u64, content: u64) -> f64 {
     (mix(seed, purpose, content) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// The last character boundary at or before byte `at`.
+fn char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }

@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_schema_that_is_none_is_an_error() {
-        assert!(serde_json::from_str::<Schema>("[]").is_err());
+        assert!(serde_json::from_str::<Schema>("3").is_err());
         assert!(serde_json::from_str::<Schema>(r#"{"properties":3}"#).is_err());
     }
 }

@@ -1,5 +1,8 @@
 //! Sentences and words of a source text: just enough linguistics for plausible answers.
 
+/// The most characters of a sentence.
+const LONGEST: usize = 500;
+
 /// The source in a prompt: what stands between `<source id="…">` and its closing tag, or all of it without one.
 pub(super) fn source(prompt: &str) -> &str {
     const OPEN: &str = "<source id=\"";
@@ -101,15 +104,26 @@ fn abbreviated(before: &str) -> bool {
 }
 
 fn push<'a>(text: &'a str, prose: bool, found: &mut Vec<Sentence<'a>>) {
-    if text.len() < 20 {
+    // Rules and the lines under a table's head have no words.
+    if text.len() < 20 || content_words(text).next().is_none() {
         return;
     }
     let length = text.chars().count();
     let ended = text.trim_end_matches(['"', ')', '\'', '*', '_']).ends_with(['.', '!', ';', ':']);
-    let prose = prose && ended && (50..=500).contains(&length) && !text.contains(['|', '<', '[']);
+    let prose = prose && ended && (50..=LONGEST).contains(&length) && !text.contains(['|', '<', '[']);
     if length >= 20 {
-        found.push(Sentence { text, prose });
+        found.push(Sentence { text: shortened(text, length), prose });
     }
+}
+
+/// The words within the first [`LONGEST`] characters.
+fn shortened(text: &str, length: usize) -> &str {
+    if length <= LONGEST {
+        return text;
+    }
+    let end = text.char_indices().nth(LONGEST).map_or(text.len(), |(at, _)| at);
+    let head = &text[..end];
+    head.rfind(char::is_whitespace).map_or(head, |at| head[..at].trim_end())
 }
 
 /// The text with each run of white space made one space.
@@ -141,8 +155,8 @@ const COMMON: &[&str] = &[
     "but",
     "can",
     "chapter",
-    "does",
     "document",
+    "does",
     "during",
     "each",
     "either",
@@ -250,7 +264,7 @@ mod tests {
     fn sentences_stand_apart_and_verbatim() {
         let text = "## A heading of more than twenty characters\n\nThe plan covers home\nhealth visits (see No. 4) for members under 21 years. \
             Prior authorization is required for each visit after the tenth one.\n\n- Members must live in the state, e.g. in a county with a clinic.\n\
-            | Code | Amount in dollars |\nShort.";
+            | Code | Amount in dollars |\n|----------|------------------|\nShort.";
         let found: Vec<(bool, &str)> = sentences(text).into_iter().map(|s| (s.prose, s.text)).collect();
         assert_eq!(
             found,
@@ -262,6 +276,14 @@ mod tests {
                 (false, "Code | Amount in dollars |"),
             ]
         );
+    }
+
+    #[test]
+    fn endless_text_is_cut_between_words() {
+        let text = "word ".repeat(200);
+        let found = sentences(&text);
+        assert_eq!((found.len(), found[0].text.len(), found[0].prose), (1, 499, false));
+        assert_eq!(sentences(&"é".repeat(600))[0].text, "é".repeat(500));
     }
 
     #[test]

@@ -266,9 +266,10 @@ async fn route(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respon
     let faults = shared.faults();
     if faults.out(Instant::now()) {
         let error = "The server is restarting.";
-        return Ok(match faults.options.html_errors {
-            true => wire::html_error(),
-            false => wire::error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None, error),
+        return Ok(if faults.options.html_errors {
+            wire::html_error()
+        } else {
+            wire::error(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None, error)
         });
     }
     if path.starts_with("/v1") && !chat::authorized(&shared, &head.headers) {

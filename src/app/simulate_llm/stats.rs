@@ -344,7 +344,7 @@ mod tests {
         stats.end(6, "answer", Outcome::Ok);
         let report = stats.report(Instant::now(), 0);
         assert_eq!((report.distinct_ids, report.repeated_ids, report.ids_answered_again), (2, 1, 0));
-        insta::assert_snapshot!(serde_json::to_string(&report.tasks).unwrap(), @r#"{"answer":{"ok":1},"qa_pairs":{"ok":1,"503":1}}"#);
+        insta::assert_snapshot!(serde_json::to_string(&report.tasks).unwrap(), @r#"{"answer":{"ok":1},"qa_pairs":{"503":1,"ok":1}}"#);
         stats.reset(Instant::now());
         assert_eq!(stats.arrive(5), (4, 1), "attempts are counted anew, request numbers go on");
     }

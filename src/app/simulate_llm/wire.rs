@@ -195,9 +195,19 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<SimBo
 
 /// An error in vLLM's form.
 pub(super) fn error(status: StatusCode, kind: &str, param: Option<&str>, message: &str) -> Response<SimBody> {
-    let error = serde_json::json!({
-        "error": { "message": message, "type": kind, "param": param, "code": status.as_u16() }
-    });
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: Detail<'a>,
+    }
+    #[derive(Serialize)]
+    struct Detail<'a> {
+        message: &'a str,
+        #[serde(rename = "type")]
+        kind: &'a str,
+        param: Option<&'a str>,
+        code: u16,
+    }
+    let error = Body { error: Detail { message, kind, param, code: status.as_u16() } };
     json(status, &error)
 }
 
