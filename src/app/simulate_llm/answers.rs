@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::schema::Schema;
-use super::sentences::{Sentence, content_words, fold, sentences, source, word_key};
+use super::sentences::{SHORTEST, Sentence, content_words, fold, sentences, source, word_key};
 use super::{char_boundary, draw, mix};
 
 /// Purposes of draws.
@@ -130,9 +130,11 @@ fn pairs(prompt: &Prompt<'_>, schema: &Schema) -> Vec<Pair> {
     pairs
 }
 
-/// Which sentences to ask about: prose from all over the source, and other text only where prose does not suffice.
+/// Which sentences to ask about: prose from all over the source; where that does not suffice, other text long enough
+/// for an answer; where there is neither, one piece of whatever there is.
 fn spread(found: &[Sentence<'_>], wanted: usize, prompt: &Prompt<'_>) -> Vec<usize> {
-    let of = |prose: bool| (0..found.len()).filter(|i| found[*i].prose == prose).collect::<Vec<usize>>();
+    let of =
+        |wanted: &dyn Fn(&Sentence<'_>) -> bool| (0..found.len()).filter(|i| wanted(&found[*i])).collect::<Vec<_>>();
     let choose = |from: Vec<usize>, n: usize| -> Vec<usize> {
         if n == 0 || from.len() <= n {
             return from.into_iter().take(n).collect();
@@ -140,9 +142,12 @@ fn spread(found: &[Sentence<'_>], wanted: usize, prompt: &Prompt<'_>) -> Vec<usi
         let offset = draw(prompt.seed, PICK, prompt.content);
         (0..n).map(|i| from[((i as f64 + offset) * from.len() as f64 / n as f64) as usize]).collect()
     };
-    let mut chosen = choose(of(true), wanted);
+    let mut chosen = choose(of(&|sentence| sentence.prose), wanted);
     let missing = wanted - chosen.len();
-    chosen.extend(choose(of(false), missing));
+    chosen.extend(choose(of(&|sentence| !sentence.prose && sentence.text.chars().count() >= SHORTEST), missing));
+    if chosen.is_empty() {
+        chosen = choose(of(&|_| true), wanted.min(1));
+    }
     chosen.sort_unstable();
     chosen
 }
@@ -208,6 +213,8 @@ fn question_type(answer: &str, types: &[&str], key: u64) -> String {
             numeric
         } else if kind.contains("condition") || kind.contains("eligib") {
             conditional
+        } else if kind.contains("defin") {
+            [" is ", " are ", " means ", " refers "].iter().any(|word| answer.contains(word))
         } else {
             true
         }

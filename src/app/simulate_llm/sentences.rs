@@ -1,5 +1,7 @@
 //! Sentences and words of a source text: just enough linguistics for plausible answers.
 
+/// The fewest characters of a sentence that can be an answer.
+pub(super) const SHORTEST: usize = 50;
 /// The most characters of a sentence.
 const LONGEST: usize = 500;
 
@@ -110,7 +112,7 @@ fn push<'a>(text: &'a str, prose: bool, found: &mut Vec<Sentence<'a>>) {
     }
     let length = text.chars().count();
     let ended = text.trim_end_matches(['"', ')', '\'', '*', '_']).ends_with(['.', '!', ';', ':']);
-    let prose = prose && ended && (50..=LONGEST).contains(&length) && !text.contains(['|', '<', '[']);
+    let prose = prose && ended && (SHORTEST..=LONGEST).contains(&length) && !text.contains(['|', '<', '[']);
     if length >= 20 {
         found.push(Sentence { text: shortened(text, length), prose });
     }
