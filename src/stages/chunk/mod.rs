@@ -24,6 +24,9 @@ mod worth;
 const CODE_VERSION: u32 = 1;
 /// A table row or word of more than this many chunk sizes may be cut.
 const MONSTROUS: usize = 8;
+/// A piece of less than this part of a chunk's size is joined with what follows: small sections would else be asked
+/// as many questions as full ones.
+const JOINED: usize = 4;
 /// The deepest headings kept for a chunk.
 const MAX_HEADINGS: usize = 8;
 
@@ -217,7 +220,7 @@ impl Cutter {
             sizer: &self.sizer,
             size: params.size,
             overlap: params.overlap,
-            min_chars: params.min_chars,
+            join_below: params.min_chars.max(params.size * self.sizer.typical_bytes() / JOINED),
             monstrous,
         };
         let pieces = splitting.split().map_err(|reason| StageError::poison("tokenizer", reason))?;

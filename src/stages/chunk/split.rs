@@ -61,7 +61,7 @@ pub(super) struct Splitting<'a> {
     /// How much of a chunk's end the next one repeats at most.
     pub(super) overlap: usize,
     /// Characters below which a piece is joined with what follows.
-    pub(super) min_chars: usize,
+    pub(super) join_below: usize,
     /// Bytes above which a word is cut.
     pub(super) monstrous: usize,
 }
@@ -117,7 +117,7 @@ impl Splitting<'_> {
             let end = self.allowed_end(from, wanted, cut_words);
             let end = self.before_headings(from, end);
             let body = self.skip_headings(cursor);
-            if end >= self.text.len() || self.text[body..end].chars().count() >= self.min_chars {
+            if end >= self.text.len() || self.text[body..end].chars().count() >= self.join_below {
                 return Ok(start..end);
             }
             from = self.skip_headings(self.skip_white(end));

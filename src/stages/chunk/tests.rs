@@ -59,9 +59,9 @@ fn of<'a>(text: &'a ExtractedText, chunk: &Chunk) -> &'a str {
 fn pieces(text: &str, params: &ChunkParams) -> (Vec<Range<usize>>, u64, Layout) {
     let monstrous = MONSTROUS * params.size;
     let layout = Layout::read(text, params.size / 2, monstrous);
-    let (size, overlap, min_chars) = (params.size, params.overlap, params.min_chars);
+    let (size, overlap, join_below) = (params.size, params.overlap, params.min_chars);
     let sizer = &Sizer::Characters;
-    let splitting = Splitting { text, layout: &layout, sizer, size, overlap, min_chars, monstrous };
+    let splitting = Splitting { text, layout: &layout, sizer, size, overlap, join_below, monstrous };
     let pieces = splitting.split().unwrap();
     (pieces.ranges, pieces.cut_words, layout)
 }
