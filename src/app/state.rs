@@ -1,7 +1,6 @@
 //! A state's folder: opened for work under its lease, or looked at.
 //!
-//! `store/` is the database, `texts/` the documents' texts, `lease/` says who works on it, `status.json` what they
-//! are doing.
+//! Besides what the store keeps there, `status.json` says what a run is doing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +22,7 @@ pub const ATTEMPTS: &str = "attempts";
 /// The meta value that holds when the state was begun.
 pub const CREATED: &str = "created";
 /// Memory for documents' texts, in bytes.
-const TEXT_CACHE: usize = 64 << 20;
+const TEXT_CACHE: u64 = 64 << 20;
 
 /// A state under this process's lease.
 pub struct State {
@@ -62,7 +61,7 @@ impl State {
     pub fn open(dir: &Path, options: StateOptions) -> anyhow::Result<Self> {
         if options.create {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
-        } else if !dir.join("store").is_dir() {
+        } else if !dir.join("identity.json").is_file() {
             return Err(UsageError(format!(
                 "{} holds no state: give --state the folder that `qaflow run` was given, or run first",
                 dir.display()
@@ -70,15 +69,19 @@ impl State {
             .into());
         }
         let lease = FileLease::acquire(
-            &dir.join("lease"),
-            &LeaseOptions { ttl: options.lease, job: slurm_job(), ..LeaseOptions::default() },
+            dir,
+            LeaseOptions { ttl: options.lease, job: slurm_job(), host: host(), ..LeaseOptions::default() },
         )?;
-        let open = OpenOptions { cache_bytes: u64::from(options.cache_mb) << 20, ..OpenOptions::default() };
-        let (store, notices) = SledStore::open(&dir.join("store"), &open)?;
+        let open = OpenOptions {
+            cache_bytes: u64::from(options.cache_mb) << 20,
+            create: options.create,
+            ..OpenOptions::default()
+        };
+        let (store, notices) = SledStore::open(dir, open)?;
         for notice in notices {
             tracing::warn!("{notice}");
         }
-        let texts = FileTexts::open(&dir.join("texts"), TEXT_CACHE)?;
+        let texts = FileTexts::open(dir, TEXT_CACHE)?;
         Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease) })
     }
 
@@ -155,7 +158,7 @@ pub fn resolve(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.join("store").is_dir())
+        .filter(|path| path.join("identity.json").is_file())
         .collect();
     found.sort();
     match found.len() {

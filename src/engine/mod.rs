@@ -17,3 +17,6 @@ mod worker;
 pub use committer::Committer;
 pub use runtime::{Engine, EngineError, Flow, FlowNode, Progress, RunEnd, StageProgress};
 pub use shutdown::{Stop, StopReason};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,316 @@
+//! `qaflow verify`: proves from the store alone that every item is accounted for, that nothing is damaged, and that
+//! every result can be traced to its document. With `--repair`, what cannot be read is made pending again.
+
+use std::path::PathBuf;
+
+use super::export::print;
+use super::state::{State, StateOptions, resolve};
+use super::{Exit, grouped};
+use crate::model::plan::Plan;
+use crate::model::record::{Change, Ending, ItemKey, StageCounts};
+use crate::model::store::{Audit, DamagedRecord, Lease, Store, parent_key};
+use crate::model::text::TextStore;
+use crate::model::{Fingerprint, ItemId, Payload, StageKey, StoreError};
+
+/// Records read at once.
+const PAGE: usize = 256;
+/// The most findings of one kind that are shown.
+const SHOWN: usize = 20;
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct VerifyArgs {
+    /// The state's folder.
+    pub state: Option<PathBuf>,
+    /// Whether damaged records are made pending again.
+    pub repair: bool,
+    /// Whether the findings are shown as JSON.
+    pub json: bool,
+}
+
+/// What verification found.
+#[derive(Debug, Default, serde::Serialize)]
+struct Findings {
+    records: u64,
+    stages: Vec<StageFinding>,
+    faults: Vec<String>,
+    repaired: u64,
+}
+
+/// One stage's account.
+#[derive(Debug, serde::Serialize)]
+struct StageFinding {
+    stage: String,
+    admitted: u64,
+    done: u64,
+    rejected: u64,
+    dead: u64,
+    pending: u64,
+    balanced: bool,
+}
+
+/// Verifies; exit code 1 if anything is wrong and was not repaired.
+///
+/// # Errors
+/// If the state cannot be opened or read at all.
+pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
+    let state = State::open(&resolve(args.state.as_deref())?, StateOptions::default())?;
+    let plan = state.plan()?;
+    let mut findings = examine(&state, &plan)?;
+    if args.repair && !findings.faults.is_empty() {
+        findings.repaired = repair(&state, &plan)?;
+        let after = examine(&state, &plan)?;
+        findings.stages = after.stages;
+        findings.faults = after.faults;
+    }
+    if args.json {
+        print(&serde_json::to_string(&findings)?);
+    } else {
+        show(&findings);
+    }
+    Ok(if findings.faults.is_empty() { Exit::Done } else { Exit::Error })
+}
+
+fn show(findings: &Findings) {
+    print(&format!(
+        "{:<12} {:>10} = {:>10} + {:>9} + {:>7} + {:>9}",
+        "stage", "in", "done", "rejected", "dead", "pending"
+    ));
+    for s in &findings.stages {
+        print(&format!(
+            "{:<12} {:>10} {} {:>10} + {:>9} + {:>7} + {:>9}",
+            s.stage,
+            grouped(s.admitted),
+            if s.balanced { "=" } else { "≠" },
+            grouped(s.done),
+            grouped(s.rejected),
+            grouped(s.dead),
+            grouped(s.pending)
+        ));
+    }
+    for fault in findings.faults.iter().take(SHOWN) {
+        print(&format!("FAULT  {fault}"));
+    }
+    if findings.faults.len() > SHOWN {
+        print(&format!("… and {} more (all of them with --json)", findings.faults.len() - SHOWN));
+    }
+    if findings.repaired > 0 {
+        print(&format!("{} made pending again: start `qaflow run` with the same configuration", grouped(findings.repaired)));
+    }
+    print(&if findings.faults.is_empty() {
+        format!("verified: {} records, all accounted for", grouped(findings.records))
+    } else {
+        format!("{} faults: `qaflow verify --repair` makes pending again what cannot be read", findings.faults.len())
+    });
+}
+
+fn examine(state: &State, plan: &Plan) -> anyhow::Result<Findings> {
+    let audit = state.store.audit()?;
+    let mut findings = Findings { records: audit.records, ..Findings::default() };
+    for record in &audit.damaged {
+        findings.faults.push(describe(plan, record));
+    }
+    accounts(state, plan, &audit, &mut findings)?;
+    lineage(state, plan, &mut findings)?;
+    Ok(findings)
+}
+
+fn describe(plan: &Plan, record: &DamagedRecord) -> String {
+    let stage = record.stage.and_then(|key| plan.node_of(&key)).map_or_else(
+        || record.stage.map_or_else(String::new, |key| format!(" of an earlier configuration ({})", key.hex())),
+        |at| format!(" of stage `{}`", plan.nodes[at].name),
+    );
+    let item = record.item.as_ref().map_or_else(String::new, |key| format!(", item {}", key.id.short()));
+    format!("damaged {}{stage}{item}: {} (key {})", record.kind, record.detail, record.raw_key)
+}
+
+/// In = done + rejected + dead + pending, as the accounts say and as the records say.
+fn accounts(state: &State, plan: &Plan, audit: &Audit, findings: &mut Findings) -> Result<(), StoreError> {
+    for (at, node) in plan.nodes.iter().enumerate() {
+        let key = plan.key(at);
+        let kept = state.store.counts(&key)?;
+        let recounted = audit.recounted.get(&key).copied().unwrap_or_default();
+        let balanced = kept == recounted;
+        if !balanced {
+            findings.faults.push(format!(
+                "the account of stage `{}` says {}, its records say {}",
+                node.name,
+                in_words(&kept),
+                in_words(&recounted)
+            ));
+        }
+        findings.stages.push(StageFinding {
+            stage: node.name.clone(),
+            admitted: kept.admitted,
+            done: kept.done,
+            rejected: kept.rejected,
+            dead: kept.dead,
+            pending: kept.pending(),
+            balanced,
+        });
+        // What the stages above made is what this one was given.
+        let given: u64 = plan
+            .producers(at)
+            .iter()
+            .map(|producer| audit.recounted.get(producer).map_or(0, |counts| counts.emitted))
+            .sum();
+        if given != recounted.admitted {
+            findings.faults.push(format!(
+                "stage `{}` was given {} items, but those above it made {}: start `qaflow run`, which hands them on",
+                node.name,
+                grouped(recounted.admitted),
+                grouped(given)
+            ));
+        }
+    }
+    let kept = state.store.model_counts()?;
+    if kept != audit.recounted_model {
+        findings.faults.push(format!(
+            "the account of model answers says {}, the journal holds {}",
+            grouped(kept.calls),
+            grouped(audit.recounted_model.calls)
+        ));
+    }
+    Ok(())
+}
+
+fn in_words(counts: &StageCounts) -> String {
+    format!(
+        "{} in, {} done, {} rejected, {} dead, {} made",
+        counts.admitted, counts.done, counts.rejected, counts.dead, counts.emitted
+    )
+}
+
+/// Every output has a parent that is done and that it follows from, and every text is as it was stored.
+fn lineage(state: &State, plan: &Plan, findings: &mut Findings) -> Result<(), StoreError> {
+    for (at, node) in plan.nodes.iter().enumerate() {
+        let (stage, fingerprint) = (plan.key(at), plan.fingerprint(at));
+        let mut after: Option<ItemKey> = None;
+        loop {
+            let page = match state.store.outputs(&stage, after.as_ref(), PAGE) {
+                Ok(page) => page,
+                // The audit has named what cannot be read already.
+                Err(StoreError::Damaged { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, output) in page {
+                if let Some(fault) = broken_lineage(state, &stage, &fingerprint, &key, output.parent)? {
+                    findings.faults.push(format!("item {} made by stage `{}`: {fault}", key.id.short(), node.name));
+                }
+                if let Payload::Pages(pages) = &output.payload
+                    && let Err(error) = state.texts.get(&pages.source.text)
+                {
+                    findings.faults.push(format!("the text of {}: {error}", pages.source.name));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn broken_lineage(
+    state: &State,
+    stage: &StageKey,
+    fingerprint: &Fingerprint,
+    key: &ItemKey,
+    parent: Option<ItemId>,
+) -> Result<Option<&'static str>, StoreError> {
+    let (Some(parent), Some(ordinal)) = (parent, key.lineage.ordinals().last().copied()) else {
+        return Ok(Some("it has no parent"));
+    };
+    if ItemId::derive(&parent, fingerprint, ordinal) != key.id {
+        return Ok(Some("its id does not follow from its parent"));
+    }
+    let Some(parent) = parent_key(key, &parent) else { return Ok(Some("it has no parent")) };
+    match state.store.ending(stage, &parent) {
+        Ok(Some(Ending::Done(done))) if ordinal < done.children => Ok(None),
+        Ok(Some(Ending::Done(_))) => Ok(Some("its parent has fewer children")),
+        Ok(_) => Ok(Some("its parent is not done")),
+        Err(StoreError::Damaged { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes pending again whatever cannot be read: damaged endings and pending entries themselves, the makers of damaged
+/// outputs and of damaged texts. Damaged answers and accounts are set aside; answers are then asked for again.
+fn repair(state: &State, plan: &Plan) -> anyhow::Result<u64> {
+    let mut changes = Vec::new();
+    let audit = state.store.audit()?;
+    for record in &audit.damaged {
+        let (Some(at), Some(key)) = (record.stage.and_then(|stage| plan.node_of(&stage)), &record.item) else {
+            continue;
+        };
+        match record.kind {
+            "ending" | "pending" => reopen(state, plan, at, key, &mut changes)?,
+            "output" => {
+                if let Some(parent) = maker(state, plan, at, key)? {
+                    reopen(state, plan, at, &parent, &mut changes)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    for at in 0..plan.nodes.len() {
+        let mut after: Option<ItemKey> = None;
+        while let Ok(page) = state.store.outputs(&plan.key(at), after.as_ref(), PAGE) {
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, output) in page {
+                if let Payload::Pages(pages) = &output.payload
+                    && state.texts.get(&pages.source.text).is_err()
+                    && let Some(parent) = output.parent.and_then(|parent| parent_key(&key, &parent))
+                {
+                    reopen(state, plan, at, &parent, &mut changes)?;
+                }
+            }
+        }
+    }
+    state.lease.check()?;
+    let mut repaired = state.store.set_aside_damaged()?.len() as u64;
+    for change in changes {
+        match state.store.commit(&[change]) {
+            Ok(_) => repaired += 1,
+            // Already pending: it will be done anew all the same.
+            Err(StoreError::IllegalTransition { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(repaired)
+}
+
+fn reopen(state: &State, plan: &Plan, at: usize, key: &ItemKey, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+    for producer in plan.producers(at) {
+        match state.store.output(&producer, key) {
+            Ok(None) => {}
+            Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {
+                changes.push(Change::Reopen { stage: plan.key(at), key: key.clone(), producer });
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The item of which stage `at` made the output at `key`: the one whose id the output's id follows from.
+fn maker(state: &State, plan: &Plan, at: usize, key: &ItemKey) -> Result<Option<ItemKey>, StoreError> {
+    let (Some(lineage), Some(ordinal)) = (key.lineage.parent(), key.lineage.ordinals().last().copied()) else {
+        return Ok(None);
+    };
+    let mut after = Some(ItemKey { lineage: lineage.clone(), id: ItemId([0; 32]) });
+    loop {
+        let page = state.store.endings(&plan.key(at), after.as_ref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(None) };
+        after = Some(last.clone());
+        for (candidate, _) in page {
+            if candidate.lineage != lineage {
+                return Ok(None);
+            }
+            if ItemId::derive(&candidate.id, &plan.fingerprint(at), ordinal) == key.id {
+                return Ok(Some(candidate));
+            }
+        }
+    }
+}
