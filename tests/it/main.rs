@@ -1,0 +1,12 @@
+//! The behaviour from outside: the real binary, real processes, real HTTP, SIGKILL.
+
+mod support;
+
+mod bad_input;
+mod command_line;
+mod crash;
+mod damage;
+mod layers;
+mod pdfs;
+mod redo;
+mod samples;
