@@ -1,0 +1,349 @@
+//! Gives unpdf's blocks their places back, and with them what the blocks have lost: headings run into the paragraph
+//! below, paragraphs run into one another, sizes of headings, side headings.
+//!
+//! A block's text is the text of some of the page's segments, one after another. Finding them again by their letters
+//! tells where each stretch of the block stands, how large it is set and how far it is from the next.
+
+use unpdf::model::{Block, Table};
+
+use super::lines::{Line, Segment};
+use super::side::Anchor;
+
+/// What a piece of a page is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A heading; unpdf's level, for where the size is unknown.
+    Heading(u8),
+    /// A list item with its marker, such as `-` or `3.`.
+    Item(String),
+    Paragraph,
+    /// A table or a listing: Markdown already.
+    Verbatim,
+}
+
+/// A paragraph, heading, list item or table of a page.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) kind: Kind,
+    pub(super) text: String,
+    /// Type size in points; 0 where it is unknown.
+    pub(super) size: f32,
+    /// Baseline of its first line, where it is known.
+    y: Option<f32>,
+}
+
+/// A segment of the page, with its letters and digits in lower case.
+struct Placed<'a> {
+    segment: &'a Segment,
+    y: f32,
+    letters: Vec<char>,
+    used: bool,
+}
+
+/// A stretch of a block's text.
+struct Stretch {
+    /// Where it begins in the block's text, in bytes.
+    at: usize,
+    /// Index of its segment.
+    segment: usize,
+}
+
+/// Turns a page's blocks into pieces. `lines` are the page's own, without running lines.
+pub(super) fn pieces(blocks: &[Block], lines: &[Line], anchors: &[Anchor]) -> Vec<Piece> {
+    let mut placed: Vec<Placed<'_>> = lines
+        .iter()
+        .flat_map(|line| line.segments.iter().map(|segment| (line.y, segment)))
+        .map(|(y, segment)| Placed { segment, y, letters: letters(&segment.text), used: false })
+        .collect();
+    let page = PageType::of(lines);
+    let mut pieces = Vec::new();
+    for block in blocks {
+        match block {
+            Block::Paragraph(paragraph) if !paragraph.is_empty() => {
+                let mut bare = paragraph.clone();
+                let marker = bare.style.list_info.take().map(|info| match info.item_number {
+                    Some(n) => format!("{n}."),
+                    None => "-".to_owned(),
+                });
+                let kind = match (bare.style.heading_level, marker) {
+                    (Some(level), _) => Kind::Heading(level),
+                    (None, Some(marker)) => Kind::Item(marker),
+                    (None, None) => Kind::Paragraph,
+                };
+                let text = bare.plain_text().replace('\n', " ");
+                split(&kind, &text, &mut placed, anchors, &page, &mut pieces);
+            }
+            Block::Table(table) if !table.is_empty() => {
+                let y = place_table(table, &mut placed);
+                pieces.push(Piece { kind: Kind::Verbatim, text: table_markdown(table), size: 0.0, y });
+            }
+            Block::Code { content } => {
+                let y = place(&letters(content), &mut placed).map(|stretches| placed[stretches[0].segment].y);
+                pieces.push(Piece { kind: Kind::Verbatim, text: format!("```\n{content}\n```"), size: 0.0, y });
+            }
+            Block::Raw { content } if !content.trim().is_empty() => {
+                split(&Kind::Paragraph, content, &mut placed, anchors, &page, &mut pieces);
+            }
+            _ => {}
+        }
+    }
+    insert(anchors, pieces)
+}
+
+/// How a page is set.
+struct PageType {
+    body_size: f32,
+    /// Distance of baselines within a paragraph, in multiples of the type size.
+    pitch: f32,
+}
+
+impl PageType {
+    fn of(lines: &[Line]) -> Self {
+        let mut sizes: Vec<(f32, usize)> =
+            lines.iter().flat_map(|l| &l.segments).map(|s| (s.size, s.text.len())).collect();
+        sizes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let half = sizes.iter().map(|(_, weight)| weight).sum::<usize>() / 2;
+        let mut passed = 0;
+        let body_size = sizes
+            .iter()
+            .find(|(_, weight)| {
+                passed += weight;
+                passed > half
+            })
+            .map_or(10.0, |(size, _)| *size);
+        // Segments of one column: each with the nearest below it that begins at the same place.
+        let mut pitches: Vec<f32> = Vec::new();
+        for (i, line) in lines.iter().enumerate() {
+            for segment in line.segments.iter().filter(|s| (s.size - body_size).abs() < 0.3) {
+                let below = lines[i + 1..].iter().take(6).find(|other| {
+                    other.segments.iter().any(|o| (o.x0 - segment.x0).abs() < 2.0 && (o.size - body_size).abs() < 0.3)
+                });
+                pitches.extend(below.map(|other| (line.y - other.y) / body_size).filter(|pitch| *pitch < 3.0));
+            }
+        }
+        pitches.sort_by(f32::total_cmp);
+        // Gaps between paragraphs are larger and rarer: the lower third is safely inside paragraphs.
+        let pitch = pitches.get(pitches.len() / 3).copied().unwrap_or(1.3);
+        Self { body_size, pitch }
+    }
+}
+
+fn letters(text: &str) -> Vec<char> {
+    text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// The segments that a text consists of; `None` if they cannot be told.
+fn place(text: &[char], placed: &mut [Placed<'_>]) -> Option<Vec<Stretch>> {
+    let mut stretches: Vec<Stretch> = Vec::new();
+    let (mut at, mut missed) = (0, 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        let before = stretches.last().map(|s| s.segment);
+        let best = (0..placed.len())
+            .filter(|i| !placed[*i].used && !placed[*i].letters.is_empty() && rest.starts_with(&placed[*i].letters))
+            .min_by(|a, b| {
+                let longer = placed[*b].letters.len().cmp(&placed[*a].letters.len());
+                let nearer = distance(before, *a, placed).total_cmp(&distance(before, *b, placed));
+                longer.then(nearer).then(a.cmp(b))
+            });
+        if let Some(segment) = best {
+            placed[segment].used = true;
+            stretches.push(Stretch { at, segment });
+            at += placed[segment].letters.len();
+        } else {
+            missed += 1;
+            at += 1;
+        }
+    }
+    if stretches.is_empty() || missed * 5 > text.len() {
+        for stretch in &stretches {
+            placed[stretch.segment].used = false;
+        }
+        return None;
+    }
+    Some(stretches)
+}
+
+/// How far a segment is from the one before it, down the column first.
+fn distance(before: Option<usize>, segment: usize, placed: &[Placed<'_>]) -> f32 {
+    let Some(before) = before.map(|i| &placed[i]) else { return segment as f32 };
+    let (down, aside) = (before.y - placed[segment].y, (before.segment.x0 - placed[segment].segment.x0).abs());
+    if down < -1.0 { 2000.0 - down + aside } else { down + 3.0 * aside }
+}
+
+/// Splits a block where its places say that something else begins.
+fn split(
+    kind: &Kind,
+    text: &str,
+    placed: &mut [Placed<'_>],
+    anchors: &[Anchor],
+    page: &PageType,
+    pieces: &mut Vec<Piece>,
+) {
+    let text = text.trim();
+    if text.is_empty() {
+        return;
+    }
+    let Some(stretches) = place(&letters(text), placed) else {
+        pieces.push(Piece { kind: kind.clone(), text: text.to_owned(), size: 0.0, y: None });
+        return;
+    };
+    let starts = byte_starts(text, &stretches);
+    let mut first = 0;
+    for i in 1..=stretches.len() {
+        let ends = i == stretches.len() || {
+            let (a, b) = (&placed[stretches[i - 1].segment], &placed[stretches[i].segment]);
+            parts(a, b, &text[starts[first]..starts[i]], anchors, page)
+        };
+        if !ends {
+            continue;
+        }
+        let end = starts.get(i).copied().unwrap_or(text.len());
+        let run: Vec<&Placed<'_>> = stretches[first..i].iter().map(|s| &placed[s.segment]).collect();
+        let part = text[starts[first]..end].trim();
+        if !part.is_empty() {
+            pieces.push(piece(kind, part, &run, first == 0, page));
+        }
+        first = i;
+    }
+}
+
+/// The byte at which each stretch begins, with the marks that stand right before its first letter.
+fn byte_starts(text: &str, stretches: &[Stretch]) -> Vec<usize> {
+    let places: Vec<usize> = text
+        .char_indices()
+        .filter(|(_, c)| c.is_alphanumeric())
+        .flat_map(|(i, c)| c.to_lowercase().map(move |_| i))
+        .collect();
+    let mut starts: Vec<usize> = Vec::with_capacity(stretches.len());
+    for (n, stretch) in stretches.iter().enumerate() {
+        let at = places.get(stretch.at).copied().unwrap_or(text.len());
+        let word = text[..at].rfind(char::is_whitespace).map_or(0, |space| space + 1);
+        starts.push(if n == 0 { 0 } else { word.max(starts[n - 1]) });
+    }
+    starts
+}
+
+/// Whether something else begins with segment `b`, after `a` and the text so far.
+fn parts(a: &Placed<'_>, b: &Placed<'_>, so_far: &str, anchors: &[Anchor], page: &PageType) -> bool {
+    let (sa, sb) = (a.segment, b.segment);
+    let down = a.y - b.y;
+    if down.abs() < 0.5 * sa.size.min(sb.size) {
+        return false;
+    }
+    if anchors.iter().any(|anchor| anchor.y < a.y - 0.5 * sa.size && anchor.y >= b.y - 0.6 * sb.size) {
+        return true;
+    }
+    // Raised figures and other scraps say nothing about the setting.
+    if a.letters.len() < 3 || b.letters.len() < 3 {
+        return false;
+    }
+    if (sa.size - sb.size).abs() > 0.06 * sa.size.max(sb.size) {
+        return true;
+    }
+    let ended = so_far.trim_end().ends_with(['.', ':', ';', '!', '?']);
+    if sa.styled != sb.styled {
+        return if sa.styled { !ended && so_far.chars().count() <= 120 } else { ended };
+    }
+    if ended && begins_item(&sb.text) && sb.x0 <= sa.x1 {
+        return true;
+    }
+    let gap = down / sb.size;
+    down > 0.0 && gap > 1.1 * page.pitch && gap > page.pitch + 0.1 && (ended || gap > 1.5 * page.pitch)
+}
+
+/// `A. the name`, `(b) the code`, `12) the date`.
+fn begins_item(text: &str) -> bool {
+    let Some((mark, rest)) = text.split_once(' ') else { return false };
+    let inner = mark.trim_start_matches('(').trim_end_matches(['.', ')']);
+    inner.len() < mark.len()
+        && mark.ends_with(['.', ')'])
+        && (1..=4).contains(&inner.len())
+        && inner.chars().all(|c| c.is_ascii_alphanumeric())
+        && (inner.len() == 1 || inner.chars().all(|c| c.is_ascii_digit()) || inner.chars().all(|c| "ivx".contains(c)))
+        && !rest.trim().is_empty()
+}
+
+fn piece(kind: &Kind, text: &str, run: &[&Placed<'_>], first: bool, page: &PageType) -> Piece {
+    let weight: usize = run.iter().map(|p| p.letters.len()).sum();
+    let size = run.iter().max_by_key(|p| p.letters.len()).map_or(0.0, |p| p.segment.size);
+    let styled = run.iter().filter(|p| p.segment.styled).map(|p| p.letters.len()).sum::<usize>() * 10 >= weight * 9;
+    let short = text.chars().count() <= 150 && !text.ends_with(['.', ';', ',']);
+    let heads = (styled || size > 1.1 * page.body_size) && short && weight > 1 && !is_caption(text);
+    let kind = match kind {
+        Kind::Heading(level) if heads || first => Kind::Heading(*level),
+        Kind::Heading(_) => Kind::Paragraph,
+        Kind::Item(marker) if first => Kind::Item(marker.clone()),
+        _ if heads && run.len() <= 3 => Kind::Heading(3),
+        _ => Kind::Paragraph,
+    };
+    Piece { kind, text: text.to_owned(), size, y: run.first().map(|p| p.y) }
+}
+
+/// The caption of a table or figure is no heading: the text below does not belong to it.
+fn is_caption(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    let named = matches!(words.next(), Some("Table" | "Figure" | "Exhibit" | "Chart"));
+    named && words.next().is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Marks the segments of a table as used; the height of its first row.
+fn place_table(table: &Table, placed: &mut [Placed<'_>]) -> Option<f32> {
+    let mut top: Option<f32> = None;
+    for cell in table.rows.iter().flat_map(|row| &row.cells) {
+        if let Some(stretches) = place(&letters(&cell.plain_text()), placed) {
+            let y = placed[stretches[0].segment].y;
+            top = Some(top.map_or(y, |top| top.max(y)));
+        }
+    }
+    top
+}
+
+/// A table as Markdown: the first row is its head, a cell keeps to one line.
+fn table_markdown(table: &Table) -> String {
+    let width = table.column_count();
+    let mut out = String::new();
+    for (i, (row, starts)) in table.rows.iter().zip(table.cell_columns()).enumerate() {
+        let mut cells = vec![String::new(); width];
+        for (cell, column) in row.cells.iter().zip(starts) {
+            if let Some(slot) = cells.get_mut(column) {
+                *slot = cell.plain_text().split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+            }
+        }
+        out.push_str("| ");
+        out.push_str(&cells.join(" | "));
+        out.push_str(" |\n");
+        if i == 0 {
+            out.push('|');
+            out.push_str(&" --- |".repeat(width));
+            out.push('\n');
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// Puts side headings in front of what stands beside or below them.
+fn insert(anchors: &[Anchor], pieces: Vec<Piece>) -> Vec<Piece> {
+    if anchors.is_empty() {
+        return pieces;
+    }
+    let mut out = Vec::with_capacity(pieces.len() + anchors.len());
+    let mut waiting = anchors.iter().peekable();
+    let made = |anchor: &Anchor| Piece {
+        kind: if anchor.heading { Kind::Heading(3) } else { Kind::Paragraph },
+        text: anchor.text.clone(),
+        size: anchor.size,
+        y: Some(anchor.y),
+    };
+    for piece in pieces {
+        if let Some(y) = piece.y {
+            while let Some(anchor) = waiting.next_if(|a| y <= a.y + 0.6 * a.size) {
+                out.push(made(anchor));
+            }
+        }
+        out.push(piece);
+    }
+    out.extend(waiting.map(made));
+    out
+}
