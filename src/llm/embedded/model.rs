@@ -56,10 +56,8 @@ pub(super) struct Prefix {
 pub(super) struct Rows {
     /// For each layer, `[kv_heads, rows, length, head_dim]` keys and values.
     layers: Vec<Option<(Tensor, Tensor)>>,
-    /// For each row, how many positions at its left are padding.
-    padding: Vec<usize>,
-    /// Positions held, padding included.
-    length: usize,
+    /// For each row, which of the positions held are its own; the others are padding.
+    own: Vec<Vec<bool>>,
 }
 
 impl Llama {
@@ -116,60 +114,55 @@ impl Llama {
 
     /// Reads a text once, so that rows can go on from it.
     pub(super) fn prefix(&self, tokens: &[u32]) -> Result<Prefix> {
-        let empty = Prefix { layers: Vec::new(), length: 0 };
-        let mut rows = Rows { layers: vec![None; self.layers.len()], padding: vec![0], length: 0 };
-        self.forward(&empty, &mut rows, &[tokens])?;
+        let mut rows = self.rows(1);
+        self.extend(&Prefix { layers: Vec::new(), length: 0 }, &mut rows, &[tokens.to_vec()])?;
         let layers = rows.layers.into_iter().flatten().map(|(k, v)| Ok((k.squeeze(1)?, v.squeeze(1)?)));
         Ok(Prefix { layers: layers.collect::<Result<_>>()?, length: tokens.len() })
     }
 
-    /// Lets rows of different lengths go on from a prefix. Returns the rows and their hidden states
-    /// `[rows, longest, dim]`, the last position of each row at the right.
-    pub(super) fn start(&self, prefix: &Prefix, texts: &[Vec<u32>]) -> Result<(Rows, Tensor)> {
-        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        let padding: Vec<usize> = texts.iter().map(|t| longest - t.len()).collect();
-        let padded: Vec<Vec<u32>> =
-            texts.iter().zip(&padding).map(|(t, pad)| [&vec![0; *pad][..], t].concat()).collect();
-        let mut rows = Rows { layers: vec![None; self.layers.len()], padding, length: 0 };
-        let hidden = self.forward(prefix, &mut rows, &padded.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        Ok((rows, hidden))
-    }
-
-    /// Adds one token to each row; returns hidden states `[rows, 1, dim]`.
-    pub(super) fn step(&self, prefix: &Prefix, rows: &mut Rows, tokens: &[u32]) -> Result<Tensor> {
-        self.forward(prefix, rows, &tokens.chunks(1).collect::<Vec<_>>())
+    /// Rows that have said nothing yet.
+    pub(super) fn rows(&self, count: usize) -> Rows {
+        Rows { layers: vec![None; self.layers.len()], own: vec![Vec::new(); count] }
     }
 
     /// The logits `[n, vocabulary]` of hidden states `[n, dim]`.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.matmul(&self.embedding.t()?)
+        hidden.contiguous()?.matmul(&self.embedding.t()?)
     }
 
-    /// Hidden states `[rows, positions, dim]` of new tokens, equally many a row.
-    fn forward(&self, prefix: &Prefix, rows: &mut Rows, tokens: &[&[u32]]) -> Result<Tensor> {
-        let (batch, new) = (tokens.len(), tokens.first().map_or(0, |t| t.len()));
-        let end = rows.length + new;
+    /// Adds tokens to each row. Returns the hidden states `[rows, longest, dim]`; rows with fewer tokens stand at
+    /// the right, and what is left of them means nothing.
+    pub(super) fn extend(&self, prefix: &Prefix, rows: &mut Rows, tokens: &[Vec<u32>]) -> Result<Tensor> {
+        let (batch, held) = (rows.own.len(), rows.own.first().map_or(0, Vec::len));
+        let new = tokens.iter().map(Vec::len).max().unwrap_or(0);
+        let end = held + new;
+        if tokens.len() != batch || new == 0 {
+            bail!("{batch} rows cannot go on with {} texts of at most {new} tokens", tokens.len());
+        }
         if prefix.length + end > MAX_POSITIONS {
             bail!("the text has {} tokens, more than the {MAX_POSITIONS} that fit", prefix.length + end);
         }
-        let ids: Vec<u32> = tokens.concat();
-        let mut x = self.embedding.index_select(&Tensor::new(ids, &self.device)?, 0)?;
-
-        // Positions count from the first token of the prefix and skip the padding.
-        let position = |row: usize, at: usize| (prefix.length + at).saturating_sub(rows.padding[row]) as u32;
-        let positions: Vec<u32> = (0..batch).flat_map(|r| (rows.length..end).map(move |at| position(r, at))).collect();
-        let positions = Tensor::new(positions, &self.device)?;
-        let cos = self.cos.index_select(&positions, 0)?.unsqueeze(1)?;
-        let sin = self.sin.index_select(&positions, 0)?.unsqueeze(1)?;
-
-        // No position sees a later one, and none sees the padding.
+        let (mut ids, mut positions) = (Vec::with_capacity(batch * new), Vec::with_capacity(batch * new));
+        for (own, tokens) in rows.own.iter_mut().zip(tokens) {
+            // Positions count from the first token of the prefix and skip the padding.
+            let said = prefix.length + own.iter().filter(|own| **own).count();
+            let padding = new - tokens.len();
+            ids.extend(std::iter::repeat_n(0, padding).chain(tokens.iter().copied()));
+            positions.extend((0..new).map(|i| (said + i.saturating_sub(padding)) as u32));
+            own.extend((0..new).map(|i| i >= padding));
+        }
+        // No position sees a later one, and none sees padding.
         let mut mask = Vec::with_capacity(batch * new * end);
-        for row in 0..batch {
-            for at in rows.length..end {
-                mask.extend((0..end).map(|seen| if seen > at || seen < rows.padding[row] { MASKED } else { 0.0 }));
+        for own in &rows.own {
+            for at in held..end {
+                mask.extend(own.iter().enumerate().map(|(seen, own)| if seen <= at && *own { 0.0 } else { MASKED }));
             }
         }
         let mask = Tensor::from_vec(mask, (1, batch, 1, new, end), &self.device)?;
+        let mut x = self.embedding.index_select(&Tensor::new(ids, &self.device)?, 0)?;
+        let positions = Tensor::new(positions, &self.device)?;
+        let cos = self.cos.index_select(&positions, 0)?.unsqueeze(1)?;
+        let sin = self.sin.index_select(&positions, 0)?.unsqueeze(1)?;
 
         for (i, layer) in self.layers.iter().enumerate() {
             let normed = self.norm(&x, &layer.attention_norm)?;
@@ -188,7 +181,6 @@ impl Llama {
             let gate = gate_up.narrow(1, 0, width)?.silu()?;
             x = (x + (gate * gate_up.narrow(1, width, width)?)?.matmul(&layer.down)?)?;
         }
-        rows.length = end;
         self.norm(&x, &self.final_norm)?.reshape((batch, new, self.shape.dim))
     }
 
@@ -256,14 +248,14 @@ impl Llama {
 }
 
 impl Rows {
-    /// Keeps only these rows, in this order.
+    /// Keeps only these rows, in this order; a row that is named twice goes on twice.
     pub(super) fn keep(&mut self, rows: &[usize]) -> Result<()> {
         let ids = Tensor::new(rows.iter().map(|r| *r as u32).collect::<Vec<_>>(), &Device::Cpu)?;
         for (keys, values) in self.layers.iter_mut().flatten() {
             *keys = keys.index_select(&ids, 1)?;
             *values = values.index_select(&ids, 1)?;
         }
-        self.padding = rows.iter().map(|r| self.padding[*r]).collect();
+        self.own = rows.iter().filter_map(|r| self.own.get(*r).cloned()).collect();
         Ok(())
     }
 }
@@ -271,11 +263,7 @@ impl Rows {
 /// GGUF keeps the two halves of a rotary pair side by side; this puts first halves first again.
 fn halves(weight: &Tensor, heads: usize, head_dim: usize) -> Result<Tensor> {
     let (rows, columns) = weight.dims2()?;
-    weight
-        .reshape((heads, head_dim / 2, 2, columns))?
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape((rows, columns))
+    weight.reshape((heads, head_dim / 2, 2, columns))?.transpose(1, 2)?.contiguous()?.reshape((rows, columns))
 }
 
 /// Cosines and sines `[positions, head_dim]` of the rotary embedding (Su et al., "RoFormer", 2021).
