@@ -5,6 +5,7 @@
 //! [`openai`] over HTTP or [`embedded`] in the process.
 
 pub mod concurrency;
+pub mod download;
 pub mod embedded;
 pub mod journal;
 pub mod openai;

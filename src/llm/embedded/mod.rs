@@ -1,1 +1,115 @@
-//! The embedded model: SmolLM2-135M in the process.
+//! The model inside the program: SmolLM2-135M-Instruct with rules around it. For demonstrations and tests.
+//!
+//! Left alone, so small a model repeats itself and invents. Here the program picks a sentence as the answer and says
+//! what may be asked about it; the model writes the question, held to the sentence's own words; rules refuse what is
+//! not worth keeping. Answers are looked up by rule. Marks come from the model's likelihood and from rules.
+//!
+//! Everything is deterministic on one machine: a request's answer depends on the request alone, since only the
+//! sentences of one request share a batch. Processors with other vector units may round differently.
+
+mod angles;
+mod answers;
+mod clause;
+mod engine;
+mod filter;
+mod judge;
+mod model;
+mod questions;
+mod sentences;
+#[cfg(test)]
+mod tests;
+mod tokenizer;
+mod vocabulary;
+mod words;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use self::engine::Engine;
+use crate::model::LlmError;
+use crate::model::llm::{Completion, CompletionRequest, FinishReason, LlmClient, Schema, Task};
+
+/// The model's name in answers and datasets.
+pub const MODEL_NAME: &str = "SmolLM2-135M-Instruct-Q4_1 (embedded)";
+
+/// Requests that may wait for each thread; more wait with their callers.
+const QUEUE: usize = 4;
+
+/// The loaded model and its threads, which end when it is dropped.
+pub struct EmbeddedModel {
+    jobs: mpsc::Sender<Job>,
+}
+
+struct Job {
+    task: Task,
+    schema: Option<Arc<Schema>>,
+    reply: oneshot::Sender<Result<Completion, LlmError>>,
+}
+
+impl EmbeddedModel {
+    /// Loads a GGUF file, which takes about a second and 650 MB of memory, and starts `threads` threads (at least
+    /// one), each of which answers one request at a time from the same weights.
+    ///
+    /// Within a request, matrix products are shared out over rayon's global pool, whose size the environment variable
+    /// `RAYON_NUM_THREADS` sets; neither number changes an answer.
+    ///
+    /// # Errors
+    /// [`LlmError::Misconfigured`] if the file is missing, damaged or of another model.
+    pub fn open(gguf: &Path, threads: usize) -> Result<Self, LlmError> {
+        let engine = Arc::new(Engine::open(gguf)?);
+        let threads = threads.max(1);
+        let (jobs, queue) = mpsc::channel(threads * QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for i in 0..threads {
+            let (engine, queue) = (Arc::clone(&engine), Arc::clone(&queue));
+            std::thread::Builder::new()
+                .name(format!("embedded-model-{i}"))
+                .spawn(move || work(&engine, &queue))
+                .map_err(|error| LlmError::Misconfigured {
+                    message: format!("cannot start thread {} of the embedded model: {error}; set fewer threads", i + 1),
+                })?;
+        }
+        Ok(Self { jobs })
+    }
+}
+
+/// Answers jobs until nobody can ask any more.
+fn work(engine: &Engine, queue: &Mutex<mpsc::Receiver<Job>>) {
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+        let Some(job) = job else { return };
+        if job.reply.is_closed() {
+            continue; // Nobody waits for this any more.
+        }
+        let answer = catch_unwind(AssertUnwindSafe(|| engine.perform(&job.task, job.schema.as_deref())));
+        let answer = answer.unwrap_or_else(|_| {
+            Err(LlmError::Refused {
+                label: "embedded".into(),
+                message: "the embedded model panicked on this request; please report it".into(),
+            })
+        });
+        let completion = answer.map(|(content, usage)| Completion {
+            content,
+            finish_reason: FinishReason::Stop,
+            usage,
+            model: MODEL_NAME.into(),
+        });
+        let _ = job.reply.send(completion);
+    }
+}
+
+impl LlmClient for EmbeddedModel {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            let job = Job { task: request.task.clone(), schema: request.schema.clone(), reply };
+            let ended = || LlmError::Misconfigured { message: "the embedded model's threads have ended".into() };
+            self.jobs.send(job).await.map_err(|_| ended())?;
+            answer.await.map_err(|_| ended())?
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! Tests of the whole embedded model. They need its weights, and are skipped where those are missing unless
+//! `QAFLOW_REQUIRE_MODEL` is set.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::engine::Engine;
+use super::{EmbeddedModel, MODEL_NAME, angles, sentences, words};
+use crate::model::ItemId;
+use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Task};
+
+/// An invented policy.
+const SOURCE: &str = "## Appeals\n\nThe managed care plan must decide a standard appeal within 28 calendar days after the \
+    request. A registered nurse reviews every denial before the plan mails the notice. The plan pays a fee of $410 for each\n\
+    external review. Hardship means a loss of income that lasts longer than two months.\n\n| Form | Days |\n|---|---|\n\
+    | HW-2 | 12 |\n\nA member keeps the same coverage during the appeal when the member asks for a hearing before the \
+    effective date of the change. The hearing officer must issue the decision within 9 business days after the hearing.\n";
+
+/// Where `qaflow model pull` puts the weights.
+fn weights() -> Option<PathBuf> {
+    let folder = std::env::var_os("QAFLOW_MODEL_DIR").map(PathBuf::from).or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
+        Some(cache.join("qaflow/models"))
+    })?;
+    let path = folder.join(crate::llm::download::WEIGHTS_FILE);
+    if path.is_file() {
+        return Some(path);
+    }
+    assert!(
+        std::env::var_os("QAFLOW_REQUIRE_MODEL").is_none(),
+        "{} is missing, and QAFLOW_REQUIRE_MODEL is set",
+        path.display()
+    );
+    // The test harness shows this with --nocapture; an absent model is no failure.
+    #[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+    {
+        eprintln!("skipped: {} is missing; `qaflow model pull` fetches it", path.display());
+    }
+    None
+}
+
+fn request(task: Task) -> CompletionRequest {
+    CompletionRequest {
+        task,
+        model: "embedded".into(),
+        messages: Vec::new(),
+        schema: None,
+        max_tokens: 512,
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: None,
+        scope: ItemId([1; 32]),
+        affinity: ItemId([1; 32]),
+        priority: 0,
+    }
+}
+
+fn generate(source: &str, pairs: u32) -> Task {
+    Task::Generate { source: source.into(), pairs, types: Arc::new([]) }
+}
+
+#[test]
+fn pairs_are_verbatim_and_the_same_over_threads_and_neighbours() {
+    let Some(path) = weights() else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let ask = |threads: usize, requests: &[CompletionRequest]| {
+        let model = EmbeddedModel::open(&path, threads).unwrap();
+        runtime.block_on(futures::future::join_all(requests.iter().map(|r| model.complete(r))))
+    };
+    let first = request(generate(SOURCE, 5));
+    let other = request(generate("The county office must answer every letter of a member within 12 business days.", 3));
+    let alone = ask(1, std::slice::from_ref(&first)).remove(0).unwrap();
+    let together = ask(2, &[other, first.clone(), first]);
+    assert_eq!(together[1].as_ref().unwrap(), &alone);
+    assert_eq!(together[2].as_ref().unwrap(), &alone);
+
+    assert_eq!((alone.finish_reason, alone.model.as_str()), (FinishReason::Stop, MODEL_NAME));
+    assert!(alone.usage.completion_tokens > 0 && alone.usage.prompt_tokens > alone.usage.cached_tokens);
+    let answer: Value = serde_json::from_str(&alone.content).unwrap();
+    let pairs = answer["pairs"].as_array().unwrap();
+    assert!(pairs.len() >= 3, "{answer:#}");
+    for pair in pairs {
+        let text = |name: &str| pair[name].as_str().unwrap();
+        assert!(SOURCE.contains(text("quote")), "{pair}");
+        assert_eq!(words::fold(text("quote")), text("answer"));
+        assert!(text("question").ends_with('?') && !text("question").contains(['"', '\n', '{']), "{pair}");
+        assert!(["numeric", "conditional", "procedural", "definition", "factual"].contains(&text("question_type")));
+    }
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_in_a_batch() {
+    let Some(path) = weights() else { return };
+    let engine = Engine::open(&path).unwrap();
+    let picked = sentences::pick(SOURCE, 8, |text| !angles::angles(text).is_empty());
+    let asks: Vec<_> = picked.iter().map(|s| (s.text.as_str(), angles::angles(&s.text))).collect();
+    let (batch, _) = engine.asker.ask(&engine.llama, &engine.tokenizer, &asks).unwrap();
+    for (i, ask) in asks.iter().enumerate() {
+        let (alone, _) = engine.asker.ask(&engine.llama, &engine.tokenizer, std::slice::from_ref(ask)).unwrap();
+        let alone: BTreeSet<String> = alone.into_iter().map(|c| c.question).collect();
+        let within: BTreeSet<String> = batch.iter().filter(|c| c.sentence == i).map(|c| c.question.clone()).collect();
+        assert_eq!(alone, within);
+    }
+}
+
+#[test]
+fn the_model_speaks_as_it_was_trained_to() {
+    // A wrong rotation, mask or tokenizer shows at once in what a model finds likely.
+    let Some(path) = weights() else { return };
+    let engine = Engine::open(&path).unwrap();
+    let likelihood = |question: &str| {
+        let sentence = "A nurse reviewer decides a standard request within 7 calendar days after receipt.";
+        engine.asker.likelihood(&engine.llama, &engine.tokenizer, sentence, question).unwrap().0
+    };
+    let good = likelihood("Who decides a standard request within 7 calendar days?");
+    assert!(good > -1.0, "{good}");
+    assert!(likelihood("Days standard who 7 a within decides calendar request?") < good - 1.0);
+    assert!(likelihood("") == f64::NEG_INFINITY);
+}
+
+#[test]
+fn scores_and_answers_come_in_their_shapes() {
+    let Some(path) = weights() else { return };
+    let model = EmbeddedModel::open(&path, 1).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sentence = "The hearing officer must issue the decision within 9 business days after the hearing.";
+    let question = "Within how many business days must the hearing officer issue the decision?";
+    let score = Task::Score {
+        source: SOURCE.into(),
+        question: question.into(),
+        answer: sentence.into(),
+        quote: sentence.into(),
+    };
+    let ask = |task: Task| {
+        let completion = runtime.block_on(model.complete(&request(task))).unwrap();
+        serde_json::from_str::<Value>(&completion.content).unwrap()
+    };
+    let marks = ask(score);
+    assert_eq!((&marks["accuracy"], &marks["relevance"]), (&Value::from(5), &Value::from(5)), "{marks}");
+    assert!(marks["clarity"].as_u64().unwrap() >= 4 && marks["overall"].as_u64().unwrap() >= 4, "{marks}");
+    let answer = ask(Task::Answer { source: SOURCE.into(), question: question.into() });
+    assert_eq!(answer, serde_json::json!({"answerable": true, "answer": sentence}));
+    assert_eq!(ask(generate("", 5)), serde_json::json!({"pairs": []}));
+    assert_eq!(ask(generate(SOURCE, 0)), serde_json::json!({"pairs": []}));
+}
+
+#[test]
+fn given_up_requests_are_skipped() {
+    let Some(path) = weights() else { return };
+    let model = EmbeddedModel::open(&path, 1).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let long = request(generate(SOURCE, 5));
+    runtime.block_on(async {
+        let begun = Instant::now();
+        model.complete(&long).await.unwrap();
+        let one = begun.elapsed();
+        for _ in 0..4 {
+            // Queued, then dropped: at most the one in work is finished.
+            let _ = tokio::time::timeout(Duration::from_millis(1), model.complete(&long)).await;
+        }
+        let begun = Instant::now();
+        model.complete(&request(Task::Free)).await.unwrap();
+        assert!(begun.elapsed() < one * 3, "{:?} against {one:?}", begun.elapsed());
+    });
+}
+
+/// Prints what the model makes of text files, for people to judge: `QAFLOW_READ="a.md b.md" cargo test --release
+/// --lib embedded::tests::reading -- --nocapture --ignored`.
+#[test]
+#[ignore = "for people"]
+#[expect(clippy::print_stdout, reason = "for people")]
+fn reading() {
+    let Some(path) = weights() else { return };
+    let engine = Engine::open(&path).unwrap();
+    let (mut chunks, mut kept, mut fails, mut begun) = (0, 0, 0, Duration::ZERO);
+    let mut scoring = Duration::ZERO;
+    for file in std::env::var("QAFLOW_READ").unwrap().split_whitespace() {
+        let text = std::fs::read_to_string(file).unwrap();
+        let all: Vec<char> = text.chars().collect();
+        for chunk in all.chunks(1500) {
+            let source: String = chunk.iter().collect();
+            let start = Instant::now();
+            let (content, _) = engine.perform(&generate(&source, 5), None).unwrap();
+            begun += start.elapsed();
+            chunks += 1;
+            let answer: Value = serde_json::from_str(&content).unwrap();
+            for pair in answer["pairs"].as_array().unwrap() {
+                let text = |name: &str| pair[name].as_str().unwrap().to_owned();
+                kept += 1;
+                let trip = super::answers::retrieve(&source, &text("question"));
+                let round = trip.as_ref() == Some(&text("answer"));
+                fails += usize::from(!round);
+                let start = Instant::now();
+                let task = Task::Score {
+                    source: source.as_str().into(),
+                    question: text("question"),
+                    answer: text("answer"),
+                    quote: text("quote"),
+                };
+                let (marks, _) = engine.perform(&task, None).unwrap();
+                scoring += start.elapsed();
+                let marks: Value = serde_json::from_str(&marks).unwrap();
+                println!(
+                    "{} [{}] {}{}{}{} {}\n      {}",
+                    if round { " " } else { "X" },
+                    text("question_type"),
+                    marks["clarity"],
+                    marks["accuracy"],
+                    marks["relevance"],
+                    marks["overall"],
+                    text("question"),
+                    text("answer")
+                );
+            }
+        }
+    }
+    println!("{chunks} chunks in {begun:?}, {kept} pairs scored in {scoring:?}, {fails} fail the round trip");
+}
