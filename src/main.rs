@@ -1,5 +1,5 @@
 //! The command line of qaflow; all of it is in the library.
 
 fn main() -> std::process::ExitCode {
-    qaflow::cli::main().into()
+    qaflow::cli::main()
 }

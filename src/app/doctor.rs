@@ -10,6 +10,7 @@ use crate::config::Provider;
 use crate::llm::probe::probe;
 use crate::sources::discover;
 use crate::stages::StageParams;
+use crate::stages::chunk::ChunkUnit;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -168,7 +169,10 @@ async fn server(loaded: &Configuration, findings: &mut Vec<Finding>) -> anyhow::
 /// About how many tokens a stage's longest request has, answer included, at three characters a token.
 fn longest_request(loaded: &Configuration, params: &StageParams) -> Option<u64> {
     let chunk = loaded.pipeline.stages.iter().find_map(|entry| match &entry.params {
-        StageParams::Chunk(chunk) => Some(chunk.longest_chars()),
+        StageParams::Chunk(chunk) => Some(match chunk.unit {
+            ChunkUnit::Characters => chunk.size as u64,
+            ChunkUnit::Tokens => chunk.size as u64 * 4,
+        }),
         _ => None,
     })?;
     let asking = match params {

@@ -172,13 +172,12 @@ mod tests {
         let held = slots.acquire(0).await;
         let (served, mut order) = tokio::sync::mpsc::channel(8);
         for (name, priority) in [("chunk a", 2), ("score", 5), ("chunk b", 2), ("validate", 4)] {
-            let (slots, served) = (slots.clone(), served.clone());
+            let (mine, served, before) = (slots.clone(), served.clone(), slots.waiting());
             tokio::spawn(async move {
-                let _slot = slots.acquire(priority).await;
+                let _slot = mine.acquire(priority).await;
                 served.send(name).await.unwrap();
             });
-            tokio::task::yield_now().await;
-            while slots.waiting() == 0 {
+            while slots.waiting() == before {
                 tokio::task::yield_now().await;
             }
         }

@@ -3,13 +3,14 @@
 pub mod checks;
 pub mod matching;
 pub mod normalize;
+pub mod tokens;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
-use self::checks::{CheckInput, CheckParams, CheckReport, run};
+use self::checks::{CheckInput, CheckParams, CheckReport, run_with_context};
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
 use super::prompt::{Ask, Asking, Passage, PromptText, request};
@@ -30,7 +31,7 @@ pub const EQUIVALENT_PROMPT: &str = include_str!("../../../pipelines/prompts/equ
 pub const REQUOTE_PROMPT: &str = include_str!("../../../pipelines/prompts/requote.md");
 
 /// Parameters of the validate stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ValidateParams {
     /// The checks in code.
     pub checks: CheckParams,
@@ -176,7 +177,7 @@ impl ValidateStage {
             checking.verdict.citations.push(citation(&document, pair, found.start, found.end, found.score, found.text));
         }
         if let Some(failure) = report.failed {
-            return Ok(reject(checking.verdict, failure.check, failure.value, failure.rule));
+            return Ok(reject(checking.verdict, &failure.check, failure.value, failure.rule));
         }
         if self.params.round_trip.enabled
             && let Some((value, rule)) = self.round_trip(&mut checking).await?
@@ -188,7 +189,11 @@ impl ValidateStage {
 
     fn check(&self, pair: &QaPair, quote: &str, source: &str) -> CheckReport {
         let input = CheckInput { question: &pair.question, answer: &pair.answer, quote, source };
-        run(&self.params.checks, &input)
+        // The model saw the title and the headings too: their numbers may stand in an answer.
+        let chunk = &pair.chunk;
+        let context: Vec<&str> =
+            chunk.source.title.as_deref().into_iter().chain(chunk.headings.iter().map(String::as_str)).collect();
+        run_with_context(&self.params.checks, &input, &context)
     }
 
     async fn ask<T>(
@@ -235,7 +240,7 @@ impl ValidateStage {
             let rule = "the question can be answered from the passage alone".into();
             return Ok(Some(("cannot be answered".into(), rule)));
         }
-        let f1 = round(matching::token_f1(&pair.answer, &again.answer));
+        let f1 = round(tokens::token_f1(&pair.answer, &again.answer));
         let mut same = f1 >= rules.min_f1;
         if !same && rules.judge_equivalence {
             let ask_for = Ask {
@@ -285,8 +290,8 @@ impl Stage for ValidateStage {
     fn determinants(&self) -> String {
         let trip = &self.params.round_trip;
         format!(
-            "validate v{CODE_VERSION} checks={:?} round_trip={} {} {} {:?} {:?} requote={:?} {}",
-            self.params.checks,
+            "validate v{CODE_VERSION} checks={} round_trip={} {} {} {:?} {:?} requote={:?} {}",
+            self.params.checks.determinants(),
             trip.enabled,
             trip.min_f1,
             trip.judge_equivalence,
