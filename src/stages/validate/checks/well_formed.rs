@@ -1,0 +1,72 @@
+//! Check: question, answer and quote have sensible lengths, and the question is one.
+
+use crate::model::params::Reader;
+use crate::model::payload::CheckValue;
+
+use super::{CheckInput, Finding};
+
+/// Least and greatest lengths in characters, white space at the ends excluded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// Of questions.
+    pub question: (usize, usize),
+    /// Of answers.
+    pub answer: (usize, usize),
+    /// Of quotes.
+    pub quote: (usize, usize),
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self { question: (10, 300), answer: (50, 1000), quote: (20, 1500) }
+    }
+}
+
+impl Lengths {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        let default = Self::default();
+        let mut range = |what: &str, default: (usize, usize)| {
+            let mut bound = |side: &str, key: &str, default: usize| {
+                let meaning = format!("{side} length of {what}, in characters");
+                reader.int(key, i64::try_from(default).unwrap_or(i64::MAX), 1..=20_000, &meaning) as usize
+            };
+            let (least, most) = (format!("min_{what}_chars"), format!("max_{what}_chars"));
+            let bounds = (bound("least", &least, default.0), bound("greatest", &most, default.1));
+            if bounds.0 > bounds.1 {
+                let message = format!(
+                    "{} is {}, more than {} ({}): no {what} could pass",
+                    reader.path_of(&least),
+                    bounds.0,
+                    reader.path_of(&most),
+                    bounds.1
+                );
+                reader.fault(&least, message);
+            }
+            bounds
+        };
+        Self {
+            question: range("question", default.question),
+            answer: range("answer", default.answer),
+            quote: range("quote", default.quote),
+        }
+    }
+}
+
+/// Checks the shape of a pair. The value is what is wrong, or empty.
+pub(crate) fn check(lengths: &Lengths, input: &CheckInput<'_>) -> Finding {
+    let parts = [
+        ("question", input.question, lengths.question),
+        ("answer", input.answer, lengths.answer),
+        ("quote", input.quote, lengths.quote),
+    ];
+    for (what, text, (least, most)) in parts {
+        let length = text.trim().chars().count();
+        if !(least..=most).contains(&length) {
+            let found = CheckValue::Text(format!("{what} of {length} characters"));
+            return Finding::new(found, false, || format!("{what} must have {least} to {most} characters"));
+        }
+    }
+    let last = input.question.trim().chars().next_back();
+    let found = (last != Some('?')).then(|| format!("question ends with {:?}", last.unwrap_or_default()));
+    Finding::none_of(found, || "question must end with a question mark".into())
+}
