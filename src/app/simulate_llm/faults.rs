@@ -76,7 +76,7 @@ pub enum OutageKind {
     #[value(name = "503")]
     #[serde(rename = "503")]
     Status,
-    /// All connections break and new ones are refused, as if the process had died.
+    /// All connections break and new ones are refused, as if the process had died; no request can end it early.
     Refuse,
 }
 

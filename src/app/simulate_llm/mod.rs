@@ -41,7 +41,7 @@ pub use faults::{FaultOptions, OutageKind};
 pub use server::{SimHandle, serve};
 pub use stats::{Outcome, StatsReport};
 
-/// The command line of `qaflow simulate-llm`.
+/// Serve an OpenAI-compatible API with slots, latency and faults, for rehearsals and tests
 #[derive(clap::Args, Clone, Debug)]
 pub struct SimulateArgs {
     /// Port on 127.0.0.1; 0 picks a free one
@@ -125,7 +125,7 @@ pub struct SimOptions {
     pub log: Option<PathBuf>,
 
     /// Which faults to play.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Faults")]
     pub faults: FaultOptions,
 }
 

@@ -129,9 +129,9 @@ pub async fn serve(
     options.faults.check().map_err(anyhow::Error::msg)?;
     let address = listener.local_addr().context("cannot tell the address of the listening socket")?;
     let log = match &options.log {
-        Some(path) => {
-            Some(RequestLog::open(path).with_context(|| format!("cannot open the request log {}", path.display()))?)
-        }
+        Some(path) => Some(RequestLog::open(path).with_context(|| {
+            format!("cannot open the request log {}: its folder must exist and be writable", path.display())
+        })?),
         None => None,
     };
     let now = Instant::now();

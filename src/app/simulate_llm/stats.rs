@@ -89,7 +89,8 @@ pub struct StatsReport {
     pub distinct_ids: u64,
     /// Ids that came more than once.
     pub repeated_ids: u64,
-    /// Ids that were answered (outcome ok) more than once: answers bought twice.
+    /// Ids that were answered (outcome ok) more than once: answers bought twice, unless the client was killed before it
+    /// could keep the first.
     pub ids_answered_again: u64,
     /// Tokens of the prompts of requests that were started.
     pub prompt_tokens: u64,
