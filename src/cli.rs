@@ -36,7 +36,7 @@ pub struct Cli {
     verbose: bool,
     /// How the log is written; by default for people on a terminal, JSON in a Slurm job
     #[arg(long, global = true, value_enum)]
-    log: Option<LogStyle>,
+    log_format: Option<LogStyle>,
     #[command(subcommand)]
     command: Command,
 }
@@ -209,7 +209,7 @@ impl Cli {
     fn start_log(&self) {
         use crate::telemetry::log::{LogFormat, start};
         let in_job = std::env::var_os("SLURM_JOB_ID").is_some();
-        let format = match self.log {
+        let format = match self.log_format {
             Some(LogStyle::Json) => LogFormat::Json,
             None if in_job => LogFormat::Json,
             _ => LogFormat::Human,
@@ -305,6 +305,26 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::ConfigReference => {
             crate::app::doctor::print_reference();
             Ok(Exit::Done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn shards_are_read() {
+        assert_eq!(shard("0/8"), Ok(Shard::new(0, 8).unwrap()));
+        for wrong in ["8/8", "1", "a/b", "-1/2"] {
+            assert!(shard(wrong).is_err(), "{wrong}");
         }
     }
 }

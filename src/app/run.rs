@@ -11,7 +11,7 @@ use super::build::{self, Configuration};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
-use crate::engine::{Committer, Engine, EngineError, Flow, Progress, RunEnd, Stop};
+use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
 use crate::llm::concurrency::Slots;
 use crate::model::payload::Document;
@@ -97,7 +97,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         dir: state.dir.clone(),
         plan: plan.clone(),
         store: state.store(),
-        flow: Arc::clone(&flow),
         progress: Arc::clone(&progress),
         attempt: attempt.clone(),
         slots: model.slots.clone(),
@@ -116,7 +115,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     watcher.abort();
     let _ = watcher.await;
     drop((engine, commit, committer, model, flow));
-    // The writer ends when its last handle is gone: what it was given is on disk then.
+    // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
     finish(&args, &state, &plan, &watch, ended, &out)
 }
@@ -198,7 +197,6 @@ struct Watch {
     dir: PathBuf,
     plan: Plan,
     store: Arc<dyn Store>,
-    flow: Arc<Flow>,
     progress: Arc<Progress>,
     attempt: Attempt,
     slots: Slots,
@@ -209,7 +207,7 @@ impl Watch {
     fn status(&self, phase: Phase) -> anyhow::Result<Status> {
         let (in_flight, slots) = self.slots.level();
         crate::telemetry::metrics::model_level(in_flight, slots);
-        self.progress.publish(&self.flow);
+        self.progress.publish(self.plan.nodes.iter().map(|node| node.name.as_str()));
         let model = ModelStatus {
             name: self.plan.model.clone(),
             in_flight: in_flight as u64,

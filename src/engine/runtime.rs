@@ -261,10 +261,10 @@ impl Engine {
 
 impl Progress {
     /// Publishes the levels of all stages as metrics; called once a second or so.
-    pub fn publish(&self, flow: &Flow) {
-        for (node, stage) in flow.nodes.iter().zip(&self.stages) {
+    pub fn publish<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        for (name, stage) in names.zip(&self.stages) {
             crate::telemetry::metrics::stage_level(
-                &node.name,
+                name,
                 stage.in_flight.load(Ordering::Relaxed),
                 stage.queued.load(Ordering::Relaxed),
                 stage.capacity.load(Ordering::Relaxed),

@@ -389,15 +389,16 @@ fn shorten(text: &str) -> String {
     if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }
 
-/// An error with all its causes: reqwest's own message alone leaves out what happened.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
+/// What happened, without reqwest's own words around it: the address is named anyway.
+fn chain(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
-        text = format!("{text}: {cause}");
+        causes.push(cause.to_string());
         source = cause.source();
     }
-    text
+    // The outer causes only name the layer (`client error (Connect)`).
+    causes.pop().unwrap_or_else(|| error.to_string())
 }
 
 /// Small values for tests of the clients.

@@ -36,11 +36,14 @@ pub async fn probe(
     patience: Duration,
 ) -> Result<ProbeReport, LlmError> {
     let began = Instant::now();
+    let mut told = false;
     let served = loop {
         match client.models().await {
             Ok(served) => break served,
             Err(LlmError::Unavailable { message, .. }) if began.elapsed() < patience => {
-                tracing::info!("waiting for the model server: {message}");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting up to {patience:.0?} for the model server: {message}");
+                }
                 tokio::time::sleep(Duration::from_millis(500).min(patience)).await;
             }
             Err(LlmError::Unavailable { message, .. }) => {
