@@ -31,7 +31,7 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
     let exists = folder.join("db").is_file();
     if !exists {
         if identity.is_some() || bad_identity.is_some() {
-            return Err(mismatch(dir, "it is missing".into(), identity.as_ref()));
+            return Err(mismatch(dir, "it is missing", identity.as_ref()));
         }
         if !options.create {
             return Err(StoreError::Io {
@@ -123,7 +123,7 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// A database that is not the one that `identity.json` describes.
-fn mismatch(dir: &Path, detail: String, identity: Option<&Identity>) -> StoreError {
+fn mismatch(dir: &Path, detail: &str, identity: Option<&Identity>) -> StoreError {
     let recorded =
         identity.map_or(String::new(), |i| format!(", though {} records commit {}", identity::FILE, i.epoch));
     StoreError::Damaged {
@@ -147,10 +147,10 @@ fn state_of(
 ) -> Result<StateV1, StoreError> {
     let Some(bytes) = database.get(keys::STORE)? else {
         if identity.is_some() || bad_identity.is_some() {
-            return Err(mismatch(dir, "it opens empty".into(), identity));
+            return Err(mismatch(dir, "it opens empty", identity));
         }
         if database.scan(Bound::Unbounded, None)?.next().is_some() {
-            return Err(mismatch(dir, "it holds records but not its own identity".into(), identity));
+            return Err(mismatch(dir, "it holds records but not its own identity", identity));
         }
         let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
         write_state(database, &state, None)?;
@@ -181,10 +181,10 @@ fn state_of(
     match identity {
         Some(identity) if identity.state != keys::hex(&state.id) => {
             let detail = format!("it belongs to the state {}, not {}", keys::hex(&state.id), identity.state);
-            Err(mismatch(dir, detail, Some(identity)))
+            Err(mismatch(dir, &detail, Some(identity)))
         }
         Some(identity) if identity.epoch > state.epoch => {
-            Err(mismatch(dir, format!("it is older than it was: its last commit is {}", state.epoch), Some(identity)))
+            Err(mismatch(dir, &format!("it is older than it was: its last commit is {}", state.epoch), Some(identity)))
         }
         Some(_) => Ok(state),
         None => {
