@@ -107,13 +107,57 @@ fn flipped_bytes_never_panic_and_never_pass_for_an_empty_store() {
             // Without the snapshot sled reads the whole log.
             fs::remove_file(snapshot(dir.path())).unwrap();
         }
-        match try_open(dir.path()).and_then(|(store, _)| intact(&store)) {
-            Ok(()) => {}
-            Err(StoreError::Damaged { .. }) => reported += 1,
+        let before = bytes_of(dir.path());
+        match try_open(dir.path()) {
+            Ok((store, _)) => match intact(&store) {
+                Ok(()) => {}
+                Err(StoreError::Damaged { .. }) => reported += 1,
+                Err(other) => panic!("byte {at}: {other}"),
+            },
+            Err(StoreError::Damaged { .. }) => {
+                reported += 1;
+                assert!(bytes_of(dir.path()) == before, "byte {at}: the failed opening changed something");
+            }
             Err(other) => panic!("byte {at}: {other}"),
         }
     }
     assert!(reported > 5, "only {reported} of 60 flips were noticed");
+}
+
+/// All files of a state, by name.
+fn bytes_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().map(Result::unwrap);
+    let files = entries.filter(|e| e.file_type().is_file());
+    files.map(|e| (e.path().to_owned(), fs::read(e.path()).unwrap())).collect()
+}
+
+/// sled takes a damaged record at the end of its log for a write that was cut short, and wipes what follows.
+#[test]
+fn commits_lost_to_damage_are_noticed_also_after_a_kill_and_given_up_only_if_asked() {
+    let sample = sample();
+    // As a killed process leaves it: the identity is that of the last opening.
+    let mut identity = Identity::load(sample.path()).unwrap().unwrap();
+    identity.epoch = 13;
+    fs::write(sample.path().join(FILE), serde_json::to_vec(&identity).unwrap()).unwrap();
+    let dir = copy(&sample);
+    let places = used(&dir.path().join("db/db"));
+    flip(&dir.path().join("db/db"), places[places.len() * 3 / 4]);
+    let before = bytes_of(dir.path());
+    let error = try_open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("it is older than it was") && error.contains("it had 113"), "{error}");
+    assert!(bytes_of(dir.path()) == before, "the failed opening changed something");
+
+    let options = OpenOptions { accept_loss: true, ..OpenOptions::default() };
+    let (store, notices) = SledStore::open(dir.path(), options).unwrap();
+    assert!(notices.iter().any(|n| n.contains("to 113 to damage: what they held is done again")), "{notices:?}");
+    assert!(store.epoch() > Epoch(113));
+    let kept = dir.path().join("damaged-1/db/db");
+    assert!(before.iter().any(|(path, bytes)| path.ends_with("db/db") && *bytes == fs::read(&kept).unwrap()));
+    let (counts, audit) = (store.counts(&FIRST).unwrap(), store.audit().unwrap());
+    assert_eq!((audit.damaged, audit.recounted[&FIRST]), (vec![], counts), "an older state, but a whole one");
+    assert!(counts.done > 0 && counts.pending() > 20, "{counts:?}");
+    drop(store);
+    assert_eq!(try_open(dir.path()).unwrap().1, Vec::<String>::new());
 }
 
 #[test]
@@ -185,10 +229,7 @@ fn an_older_copy_and_a_strangers_database_are_refused() {
     fs::remove_dir_all(dir.path().join("db")).unwrap();
     copy_dir(&older.path().join("db"), &dir.path().join("db")).unwrap();
     let error = try_open(dir.path()).unwrap_err().to_string();
-    assert!(
-        error.contains("it is older than it was: its last commit is 113, though identity.json records commit 114"),
-        "{error}"
-    );
+    assert!(error.contains("it is older than it was: its last readable commit is 113, and it had 114"), "{error}");
 
     let stranger = tempfile::tempdir().unwrap();
     drop(open(stranger.path()));
