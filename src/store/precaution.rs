@@ -21,6 +21,8 @@ const SEGMENTS: &str = "segments";
 const LIST: &str = "list.json";
 /// sled's segment size; other sizes are never configured.
 const SEGMENT: u64 = 512 * 1024;
+/// The same as sled's numbers have it.
+const SEGMENT_NUMBERS: i64 = 512 * 1024;
 /// How many of the newest segments are kept: more than one commit writes.
 const NEWEST: usize = 48;
 /// How many segments with unreadable headers are kept besides.
@@ -52,16 +54,24 @@ impl Precaution {
         this.restore()?;
         let unfinished = dir.join(UNFINISHED);
         remove_folder(&unfinished)?;
-        create_dirs(&unfinished)?;
-        this.save_segments(&unfinished)?;
-        for (name, path) in small_files(database)? {
+        if let Err(error) = this.save(&unfinished) {
+            // Perhaps there was no room: leave none of it taken.
+            let _ = remove_folder(&unfinished);
+            return Err(error);
+        }
+        Ok(this)
+    }
+
+    fn save(&self, unfinished: &Path) -> Result<(), StoreError> {
+        create_dirs(unfinished)?;
+        self.save_segments(unfinished)?;
+        for (name, path) in small_files(&self.database)? {
             copy_synced(&path, &unfinished.join(name))?;
         }
-        this.link_blobs(&database.join("blobs"), &unfinished.join("blobs"))?;
-        sync_dir(&unfinished)?;
-        fs::rename(&unfinished, this.folder()).map_err(|e| io_error("cannot rename", &unfinished, &e))?;
-        sync_dir(dir)?;
-        Ok(this)
+        link_blobs(&self.database.join("blobs"), &unfinished.join("blobs"))?;
+        sync_dir(unfinished)?;
+        fs::rename(unfinished, self.folder()).map_err(|e| io_error("cannot rename", unfinished, &e))?;
+        sync_dir(&self.dir)
     }
 
     /// The database opened well: the copy goes, before anything is committed.
@@ -102,7 +112,7 @@ impl Precaution {
         for (name, path) in saved {
             copy_synced(&path, &self.database.join(name))?;
         }
-        self.link_blobs(&folder.join("blobs"), &self.database.join("blobs"))?;
+        link_blobs(&folder.join("blobs"), &self.database.join("blobs"))?;
         sync_dir(&self.database)?;
         self.release()
     }
@@ -132,27 +142,27 @@ impl Precaution {
         let text = serde_json::to_vec(&list).map_err(|e| io_error("cannot write", &path, &e.into()))?;
         write_atomic(&path, &text)
     }
+}
 
-    /// sled removes these files but never changes them, so a second name keeps them.
-    fn link_blobs(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        let entries = match fs::read_dir(from) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(io_error("cannot read the folder", from, &e)),
-        };
-        create_dirs(to)?;
-        for entry in entries {
-            let entry = entry.map_err(|e| io_error("cannot read the folder", from, &e))?;
-            let target = to.join(entry.file_name());
-            if target.exists() {
-                continue;
-            }
-            if fs::hard_link(entry.path(), &target).is_err() {
-                copy_synced(&entry.path(), &target)?;
-            }
+/// sled removes these files but never changes them, so a second name keeps them.
+fn link_blobs(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(from) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io_error("cannot read the folder", from, &e)),
+    };
+    create_dirs(to)?;
+    for entry in entries {
+        let entry = entry.map_err(|e| io_error("cannot read the folder", from, &e))?;
+        let target = to.join(entry.file_name());
+        if target.exists() {
+            continue;
         }
-        sync_dir(to)
+        if fs::hard_link(entry.path(), &target).is_err() {
+            copy_synced(&entry.path(), &target)?;
+        }
     }
+    sync_dir(to)
 }
 
 /// Offsets of the newest segments by the numbers in their headers, and of used ones whose header is unreadable.
@@ -169,7 +179,7 @@ fn newest_segments(file: &File, length: u64) -> io::Result<Vec<u64>> {
         let mut number = [0; 8];
         number.copy_from_slice(&header[4..12]);
         let number = i64::from_le_bytes(number) ^ i64::MAX;
-        if (0..1 << 50).contains(&number) && number % SEGMENT as i64 == 0 {
+        if (0..1 << 50).contains(&number) && number % SEGMENT_NUMBERS == 0 {
             numbered.push((number, offset));
         } else {
             unreadable.push(offset);
@@ -217,7 +227,7 @@ mod tests {
         let mut content = Vec::new();
         for n in 0..60_i64 {
             let mut segment = vec![n as u8 + 1; SEGMENT as usize];
-            let number = ((n * 7 % 60) * SEGMENT as i64) ^ i64::MAX;
+            let number = ((n * 7 % 60) * SEGMENT_NUMBERS) ^ i64::MAX;
             segment[4..12].copy_from_slice(&number.to_le_bytes());
             content.extend(segment);
         }

@@ -75,3 +75,33 @@ fn a_hundred_thousand_finished_items() {
     eprintln!("open: {:.2} s, rss {} MiB", start.elapsed().as_secs_f64(), resident());
     assert_eq!(store.counts(&FIRST).unwrap().done, u64::from(ITEMS));
 }
+
+/// Run on a small file system of its own: `QAFLOW_SMALL_DISK=/mnt/small cargo test … a_full_disk -- --ignored`.
+#[test]
+#[ignore = "needs a small file system"]
+fn a_full_disk_is_a_clear_error_and_keeps_what_was_acknowledged() {
+    let Ok(place) = std::env::var("QAFLOW_SMALL_DISK") else { return };
+    let dir = tempfile::tempdir_in(&place).unwrap();
+    let ballast = std::path::Path::new(&place).join("ballast");
+    std::fs::write(&ballast, vec![1; 40 << 20]).unwrap();
+    let store = open(dir.path());
+    let mut acknowledged = 0;
+    let error = loop {
+        let batch: Vec<Change> = (0..20).map(|m| admit(&key(1, &[acknowledged, m], 1), &[FIRST])).collect();
+        match store.commit(&batch) {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, crate::model::StoreError::Full { .. }), "{error}");
+    assert!(store.commit(&[admit(&key(2, &[], 1), &[])]).is_err(), "nothing is taken after a failure");
+    drop(store);
+    if let Err(error) = SledStore::open(dir.path(), OpenOptions::default()) {
+        assert!(matches!(error, crate::model::StoreError::Full { .. }), "{error}");
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    let store = open(dir.path());
+    assert!(store.epoch().0 >= u64::from(acknowledged) && acknowledged > 10);
+    assert_eq!(store.outputs(&SOURCE, None, usize::MAX).unwrap().len() as u64, 20 * store.epoch().0);
+    store.commit(&[admit(&key(2, &[], 1), &[])]).unwrap();
+}
