@@ -17,6 +17,7 @@ pub mod memory;
 mod opening;
 mod precaution;
 mod process;
+mod rebuild;
 mod records;
 mod sled;
 pub mod texts;

@@ -11,18 +11,21 @@ use super::files::{copy_dir, create_dirs, damaged_dir, io_error, sync_dir};
 use super::identity::{self, FORMAT, Identity};
 use super::keys;
 use super::precaution::Precaution;
+use super::rebuild;
 use super::records::{Accounts, OpenOptions, SledStore};
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
 use super::watermark::Watermark;
 use crate::model::StoreError;
 
-const DATABASE: &str = "db";
+/// sled's folder in the state folder.
+pub(super) const DATABASE: &str = "db";
 /// How far the commit number jumps when the record that holds it was lost; no run makes as many commits in the
 /// seconds between two writes of `identity.json`.
 const EPOCH_GAP: u64 = 1_000_000;
 
 /// See [`SledStore::open`].
 pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<String>), StoreError> {
+    rebuild::settle(dir)?;
     let (identity, bad_identity) = match Identity::load(dir) {
         Ok(identity) => (identity, None),
         Err(error @ StoreError::Damaged { .. }) => (None, Some(error)),

@@ -116,7 +116,8 @@ impl SledStore {
 
     /// Takes damaged model answers, accounts and named values out of the way: their bytes are kept in the database
     /// under a key of their own, the accounts are recounted, and the answers can be asked for again. Damaged endings
-    /// and outputs are not touched: reopening an item, or making it anew, replaces those. Returns what was set aside.
+    /// and outputs are not touched: reopening an item, or making it anew, replaces those. Nor are parts of the
+    /// database that the engine cannot read: see [`SledStore::rebuild`]. Returns what was set aside.
     pub fn set_aside_damaged(&self) -> Result<Vec<DamagedRecord>, StoreError> {
         let mut last = self.lock();
         let found = audit::run(&self.database)?;
@@ -128,7 +129,8 @@ impl SledStore {
             if key == keys::STORE {
                 continue;
             }
-            if let Some(value) = self.database.get(&key)? {
+            // A part that the engine cannot read has no value to keep: that takes a rebuild.
+            if let Ok(Some(value)) = self.database.get(&key) {
                 writes.insert(keys::set_aside(&key), Some(value));
                 writes.insert(key, None);
             }
