@@ -74,6 +74,11 @@ fn a_hundred_thousand_finished_items() {
     let store = open(dir.path());
     eprintln!("open: {:.2} s, rss {} MiB", start.elapsed().as_secs_f64(), resident());
     assert_eq!(store.counts(&FIRST).unwrap().done, u64::from(ITEMS));
+    let start = Instant::now();
+    let (_, store, _) = store.rebuild(OpenOptions::default()).unwrap();
+    let disk = disk_bytes(dir.path()).unwrap() >> 20;
+    eprintln!("rebuild: {:.1} s, rss {} MiB, disk {disk} MiB", start.elapsed().as_secs_f64(), resident());
+    assert_eq!(store.counts(&FIRST).unwrap().done, u64::from(ITEMS));
 }
 
 /// Run on a small file system of its own: `QAFLOW_SMALL_DISK=/mnt/small cargo test … a_full_disk -- --ignored`.
