@@ -46,6 +46,57 @@ pub(super) fn recount_model(database: &Database) -> Result<ModelCounts, StoreErr
     Ok(auditor.audit.recounted_model)
 }
 
+/// The beginnings of all keys.
+pub(super) fn prefixes() -> [&'static [u8]; 8] {
+    [keys::ENDING, keys::OUTPUT, keys::PENDING, keys::JOURNAL, keys::LEDGER, keys::META, keys::SET_ASIDE, keys::STORE]
+}
+
+/// A part of the database that the engine cannot read.
+pub(super) struct Gap {
+    /// The last key before it, if there is one.
+    last: Option<Value>,
+    /// The first key behind it, if there is one.
+    next: Option<Value>,
+    /// What the engine said.
+    fault: StoreError,
+}
+
+/// Visits all records whose keys begin with `prefix`: up to a place that cannot be read, then from the end back to
+/// the same place. Two such places hide what lies between them.
+pub(super) fn readable(
+    database: &Database,
+    prefix: &[u8],
+    mut visit: impl FnMut(&Value, &Value) -> Result<(), StoreError>,
+) -> Result<Option<Gap>, StoreError> {
+    let mut last: Option<Value> = None;
+    let mut fault = None;
+    for pair in database.scan(lower_bound(prefix, None), keys::behind(prefix))? {
+        match pair {
+            Ok((key, value)) => {
+                visit(&key, &value)?;
+                last = Some(key);
+            }
+            Err(error @ StoreError::Damaged { .. }) => {
+                fault = Some(error);
+                break;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let Some(fault) = fault else { return Ok(None) };
+    let mut next: Option<Value> = None;
+    let mut behind = database.scan(lower_bound(prefix, last.as_ref()), keys::behind(prefix))?;
+    while let Some(Ok((key, value))) = behind.next_back() {
+        visit(&key, &value)?;
+        next = Some(key);
+    }
+    Ok(Some(Gap { last, next, fault }))
+}
+
+fn lower_bound(prefix: &[u8], last: Option<&Value>) -> Bound<Vec<u8>> {
+    last.map_or(Bound::Included(prefix.to_vec()), |key| Bound::Excluded(key.to_vec()))
+}
+
 struct Auditor<'a> {
     database: &'a Database,
     audit: Audit,
@@ -54,39 +105,15 @@ struct Auditor<'a> {
 impl Auditor<'_> {
     /// Reads all keys that begin with `prefix`.
     fn range(&mut self, prefix: &[u8], kind: Kind) -> Result<(), StoreError> {
-        let mut scan = self.database.scan(Bound::Included(prefix.to_vec()), keys::behind(prefix))?;
-        let mut last: Option<Value> = None;
-        let mut fault = None;
-        for pair in scan.by_ref() {
-            match pair {
-                Ok((key, value)) => {
-                    self.record(kind, &key, &value)?;
-                    last = Some(key);
-                }
-                Err(error @ StoreError::Damaged { .. }) => {
-                    fault = Some(error);
-                    break;
-                }
-                Err(other) => return Err(other),
-            }
+        let database = self.database;
+        let gap = readable(database, prefix, |key, value| self.record(kind, key, value))?;
+        if let Some(Gap { last, next, fault }) = gap {
+            let name = |key: &Option<Value>| key.as_ref().map_or("the edge".to_owned(), |key| keys::hex(key));
+            let detail = format!("the records between {} and {} cannot be read: {fault}", name(&last), name(&next));
+            // The first key that may be in the gap, which no record has.
+            let key = last.map_or(prefix.to_vec(), |key| [&key[..], &[0]].concat());
+            self.damaged(kind, &key, None, detail);
         }
-        let Some(fault) = fault else { return Ok(()) };
-
-        // From the other end, up to the same place; the scan must be a new one, since the old one is at its fault.
-        let lower = last.as_ref().map_or(Bound::Included(prefix.to_vec()), |key| Bound::Excluded(key.to_vec()));
-        let mut first_behind: Option<Value> = None;
-        let mut behind = self.database.scan(lower, keys::behind(prefix))?;
-        while let Some(Ok((key, value))) = behind.next_back() {
-            self.record(kind, &key, &value)?;
-            first_behind = Some(key);
-        }
-        let name = |key: &Option<Value>| key.as_ref().map_or("the edge".to_owned(), |key| keys::hex(key));
-        self.damaged(
-            kind,
-            last.as_deref().unwrap_or(prefix),
-            None,
-            format!("the records from {} to {} cannot be read: {fault}", name(&last), name(&first_behind)),
-        );
         Ok(())
     }
 
@@ -153,8 +180,11 @@ impl Auditor<'_> {
     /// An item that waits needs its payload.
     fn payload_of(&mut self, producer: &StageKey, item: &ItemKey) -> Result<(), StoreError> {
         let key = keys::item(keys::OUTPUT, producer, item);
-        if self.database.get(&key)?.is_none() {
-            self.damaged(Kind::Output, &key, Some((*producer, item)), MISSING_OUTPUT.into());
+        match self.database.get(&key) {
+            // Where the engine cannot read, the outputs' own pass says so.
+            Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {}
+            Ok(None) => self.damaged(Kind::Output, &key, Some((*producer, item)), MISSING_OUTPUT.into()),
+            Err(other) => return Err(other),
         }
         Ok(())
     }

@@ -265,7 +265,7 @@ pub(super) fn illegal(item: &ItemKey, from: &str, to: &str) -> StoreError {
 fn split(mut text: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     while !text.is_empty() {
-        let (piece, rest) = text.split_at(text.floor_char_boundary(PIECE));
+        let (piece, rest) = text.split_at(fit::floor_char_boundary(text, PIECE));
         pieces.push(piece);
         text = rest;
     }

@@ -50,12 +50,17 @@ pub(super) fn ending(ending: &Ending) -> Ending {
     cut
 }
 
+/// The last character boundary of `text` at or before byte `at`.
+pub(super) fn floor_char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|n| text.is_char_boundary(*n)).unwrap_or(0)
+}
+
 /// `text`, if longer than `limit` bytes its beginning and how much is missing.
 fn cut_text(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
-    let head = &text[..text.floor_char_boundary(limit)];
+    let head = &text[..floor_char_boundary(text, limit)];
     format!("{head}[… cut, {} characters]", text[head.len()..].chars().count())
 }
 

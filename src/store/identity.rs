@@ -35,6 +35,12 @@ pub struct Identity {
     pub model: ModelCounts,
 }
 
+/// What every format of the file begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 impl Identity {
     /// Reads the identity of the state in `dir`; `None` if there is none yet.
     ///
@@ -47,10 +53,6 @@ impl Identity {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(io_error("cannot read", &path, &e)),
         };
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-        }
         let damaged = |e: serde_json::Error| StoreError::Damaged {
             what: path.display().to_string(),
             detail: e.to_string(),

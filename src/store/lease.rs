@@ -110,6 +110,7 @@ impl FileLease {
     /// [`StoreError::Lease`], naming the holder, while it is or may be alive: a live process on this host, or one on
     /// another host whose heartbeat is younger than the time to live. A holder that is provably gone (its process
     /// ended, its host was booted since, its job was started again elsewhere) is succeeded at once.
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for the call")]
     pub fn acquire(dir: impl AsRef<Path>, options: LeaseOptions) -> Result<Self, StoreError> {
         let dir = dir.as_ref().to_owned();
         create_dirs(&dir.join(CLAIMS))?;
@@ -143,7 +144,7 @@ impl FileLease {
         remove_claims_below(&lease.dir, lease.holder.epoch);
         let (dir, holder, stop) = (lease.dir.clone(), lease.holder.clone(), Arc::clone(&lease.stop));
         let every = options.heartbeat;
-        let thread = thread::Builder::new().name("lease".into()).spawn(move || heartbeats(&dir, holder, every, &stop));
+        let thread = thread::Builder::new().name("lease".into()).spawn(move || heartbeats(&dir, &holder, every, &stop));
         lease.beating = Some(thread.map_err(|e| io_error("cannot start the heartbeat of", &lease.dir, &e))?);
         Ok(lease)
     }
@@ -415,18 +416,19 @@ fn beat(dir: &Path, holder: &LeaseHolder) -> Result<(), StoreError> {
 
 /// Writes the heartbeat until told to stop or overtaken. Should it overwrite a successor's file in a race, the claims
 /// still say who holds the state, and the successor's next heartbeat puts the file right.
-fn heartbeats(dir: &Path, holder: LeaseHolder, every: Duration, stop: &(Mutex<bool>, Condvar)) {
+fn heartbeats(dir: &Path, holder: &LeaseHolder, every: Duration, stop: &(Mutex<bool>, Condvar)) {
     let (stopped, wake) = stop;
     let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        guard = wake.wait_timeout(guard, every).unwrap_or_else(PoisonError::into_inner).0;
+        // The flag may have been set before this thread first waits.
+        guard = wake.wait_timeout_while(guard, every, |stop| !*stop).unwrap_or_else(PoisonError::into_inner).0;
         if *guard {
             return;
         }
         match overtaken(dir, holder.epoch) {
             Ok(Some(_)) => return,
             Ok(None) => {
-                if let Err(error) = beat(dir, &holder) {
+                if let Err(error) = beat(dir, holder) {
                     tracing::warn!("the lease's heartbeat: {error}");
                 }
             }

@@ -1,7 +1,7 @@
 //! Where items, answers, accounts and texts are kept.
 //!
 //! A state folder holds `db/` (the sled database), `identity.json` (which state this is and how far it got, to catch
-//! a database that opens empty), `lease.json` and `lease/` (who may write), `texts/` (documents' Markdown by content)
+//! a database that opens empty), `epoch` (the same from commit to commit), `lease.json` and `lease/` (who may write), `texts/` (documents' Markdown by content)
 //! and, after damage, `damaged-<n>/` with what was set aside.
 
 mod audit;
@@ -15,10 +15,13 @@ mod keys;
 pub mod lease;
 pub mod memory;
 mod opening;
+mod precaution;
 mod process;
+mod rebuild;
 mod records;
 mod sled;
 pub mod texts;
+mod watermark;
 
 pub use files::disk_bytes;
 pub use fit::fits;

@@ -1,7 +1,7 @@
 //! Opening a state: checks before and after the database opens, so that damage is named and nothing is recreated.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -10,28 +10,34 @@ use super::codec::{self, PendingV1, StateV1};
 use super::files::{copy_dir, create_dirs, damaged_dir, io_error, sync_dir};
 use super::identity::{self, FORMAT, Identity};
 use super::keys;
+use super::precaution::Precaution;
+use super::rebuild;
 use super::records::{Accounts, OpenOptions, SledStore};
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
+use super::watermark::Watermark;
 use crate::model::StoreError;
 
-const DATABASE: &str = "db";
+/// sled's folder in the state folder.
+pub(super) const DATABASE: &str = "db";
 /// How far the commit number jumps when the record that holds it was lost; no run makes as many commits in the
 /// seconds between two writes of `identity.json`.
 const EPOCH_GAP: u64 = 1_000_000;
 
 /// See [`SledStore::open`].
 pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<String>), StoreError> {
-    let mut notices = Vec::new();
+    rebuild::settle(dir)?;
     let (identity, bad_identity) = match Identity::load(dir) {
         Ok(identity) => (identity, None),
         Err(error @ StoreError::Damaged { .. }) => (None, Some(error)),
         Err(other) => return Err(other),
     };
     let folder = dir.join(DATABASE);
-    let exists = folder.join("db").is_file();
-    if !exists {
-        if identity.is_some() || bad_identity.is_some() {
-            return Err(mismatch(dir, "it is missing".into(), identity.as_ref()));
+    let recorded = Watermark::read(dir).max(identity.as_ref().map_or(0, |i| i.epoch));
+    let mut opening =
+        Opening { dir, folder: &folder, options, identity, bad_identity, recorded, copied: None, notices: Vec::new() };
+    if !folder.join("db").is_file() {
+        if opening.identity.is_some() || opening.bad_identity.is_some() {
+            return Err(opening.mismatch("it is missing"));
         }
         if !options.create {
             return Err(StoreError::Io {
@@ -40,62 +46,248 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
                 detail: "there is none in this folder; `qaflow run` makes one".into(),
             });
         }
+        create_dirs(&folder)?;
+        let (database, state) = opening.attempt(false).map_err(|failure| failure.error)?;
+        return opening.finish(database, state);
     }
-    create_dirs(&folder)?;
-    let database = open_database(dir, &folder, options, &mut notices)?;
-    let state = state_of(dir, &database, identity.as_ref(), bad_identity.as_ref(), &mut notices)?;
-    if let Some(error) = bad_identity {
+    in_use(&folder)?;
+    let precaution = Precaution::take(dir, &folder)?;
+    let mut attempt = opening.attempt(false);
+    if options.accept_loss && attempt.as_ref().is_err_and(|failure| failure.lost) {
+        opening.put_back(&precaution)?;
         let aside = damaged_dir(dir)?;
-        let (from, to) = (dir.join(identity::FILE), aside.join(identity::FILE));
-        fs::rename(&from, &to).map_err(|e| io_error("cannot set aside", &from, &e))?;
-        sync_dir(&aside)?;
-        notices.push(format!("{error}: set aside as {} and written anew", to.display()));
+        copy_dir(&folder, &aside.join(DATABASE))?;
+        opening.notices.push(format!("a copy of the damaged database is kept in {}", aside.display()));
+        attempt = opening.attempt(true);
     }
-    let accounts = accounts_of(&database, &mut notices)?;
-    let store = SledStore::assemble(dir, database, state, accounts);
-    // From now on a database that opens empty is noticed.
-    store.refresh_identity()?;
-    Ok((store, notices))
+    match attempt {
+        Ok((database, state)) => {
+            precaution.release()?;
+            opening.finish(database, state)
+        }
+        // Its thread may still write: the next start puts everything back.
+        Err(failure) if failure.hung => Err(failure.error),
+        Err(failure) if matches!(failure.error, StoreError::Lease(_)) => {
+            precaution.release()?;
+            Err(failure.error)
+        }
+        Err(failure) => {
+            opening.put_back(&precaution)?;
+            Err(failure.error)
+        }
+    }
 }
 
-/// Opens the database, if need be without its snapshot: the log holds everything.
-fn open_database(
-    dir: &Path,
-    folder: &Path,
+/// Refuses while another process has the database open, before anything is touched. Where the file system has no
+/// locks, the lease alone keeps others away.
+fn in_use(folder: &Path) -> Result<(), StoreError> {
+    let path = folder.join("db");
+    let file = File::open(&path).map_err(|e| io_error("cannot open", &path, &e))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(give_up(folder, OpenFault::Locked)),
+        _ => Ok(()),
+    }
+}
+
+/// Why an attempt to open failed.
+#[derive(Debug)]
+struct Failure {
+    error: StoreError,
+    /// The database did not answer, and its thread may still be at work.
+    hung: bool,
+    /// It opens, but without its latest commits.
+    lost: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, hung: false, lost: false }
+    }
+}
+
+/// One opening of a state.
+struct Opening<'a> {
+    dir: &'a Path,
+    folder: &'a Path,
     options: OpenOptions,
-    notices: &mut Vec<String>,
-) -> Result<Database, StoreError> {
-    let cache = options.cache_bytes.max(1024 * 1024);
-    let attempt = || Database::open(folder, cache, options.open_limit);
-    let detail = match attempt() {
-        Ok(database) => return Ok(database),
-        Err(OpenFault::Damaged(detail)) => detail,
-        Err(other) => return Err(give_up(folder, other)),
-    };
-    let snapshots = snapshots(folder)?;
-    if snapshots.is_empty() {
-        return Err(damaged_database(folder, detail));
-    }
-    let aside = damaged_dir(dir)?;
-    copy_dir(folder, &aside.join(DATABASE))?;
-    for snapshot in &snapshots {
-        fs::remove_file(snapshot).map_err(|e| io_error("cannot remove", snapshot, &e))?;
-    }
-    sync_dir(folder)?;
-    match attempt() {
-        Ok(database) => {
-            notices.push(format!(
-                "the database did not open ({detail}); it does without its snapshot, rebuilt from the log. A copy of \
-                 what was there is in {}, which may be deleted once all is well",
-                aside.display()
-            ));
-            Ok(database)
+    identity: Option<Identity>,
+    bad_identity: Option<StoreError>,
+    /// A commit that is known to have been on disk.
+    recorded: u64,
+    /// The folder that holds the database as it was before its snapshot was removed.
+    copied: Option<PathBuf>,
+    notices: Vec<String>,
+}
+
+impl Opening<'_> {
+    /// Makes the closed database what it was before the attempt to open it.
+    fn put_back(&mut self, precaution: &Precaution) -> Result<(), StoreError> {
+        if let Some(aside) = self.copied.take() {
+            let copy = aside.join(DATABASE);
+            let replaced = aside.join("replaced");
+            fs::rename(self.folder, &replaced).map_err(|e| io_error("cannot move", self.folder, &e))?;
+            fs::rename(&copy, self.folder).map_err(|e| io_error("cannot put back", &copy, &e))?;
+            fs::remove_dir_all(&aside).map_err(|e| io_error("cannot remove", &aside, &e))?;
+            sync_dir(self.dir)?;
+            self.notices.clear();
         }
-        Err(OpenFault::Damaged(second)) => Err(damaged_database(
-            folder,
-            format!("{detail}; without its snapshot, {second}. The folder as it was is kept in {}", aside.display()),
-        )),
-        Err(other) => Err(give_up(folder, other)),
+        // The copy was made after a first attempt, which may have changed the end of the log.
+        precaution.restore()
+    }
+
+    /// Opens the database and makes sure that it is the right one, as new as it was.
+    fn attempt(&mut self, accept_loss: bool) -> Result<(Database, StateV1), Failure> {
+        let database = self.open_database()?;
+        let state = self.state_of(&database, accept_loss)?;
+        Ok((database, state))
+    }
+
+    /// Opens the database, if need be without its snapshot: the log holds everything.
+    fn open_database(&mut self) -> Result<Database, Failure> {
+        let cache = self.options.cache_bytes.max(1024 * 1024);
+        let attempt = || Database::open(self.folder, cache, self.options.open_limit);
+        let detail = match attempt() {
+            Ok(database) => return Ok(database),
+            Err(OpenFault::Damaged(detail)) => detail,
+            Err(fault) => {
+                let hung = matches!(fault, OpenFault::Hung(_));
+                return Err(Failure { error: give_up(self.folder, fault), hung, lost: false });
+            }
+        };
+        let snapshots = snapshots(self.folder)?;
+        if snapshots.is_empty() {
+            return Err(damaged_database(self.folder, detail).into());
+        }
+        let aside = damaged_dir(self.dir)?;
+        let copy = aside.join(DATABASE);
+        copy_dir(self.folder, &copy)?;
+        self.copied = Some(aside.clone());
+        for snapshot in &snapshots {
+            fs::remove_file(snapshot).map_err(|e| io_error("cannot remove", snapshot, &e))?;
+        }
+        sync_dir(self.folder)?;
+        match attempt() {
+            Ok(database) => {
+                self.notices.push(format!(
+                    "the database did not open ({detail}); it does without its snapshot, rebuilt from the log. A copy \
+                     of what was there is in {}, which may be deleted once all is well",
+                    aside.display()
+                ));
+                Ok(database)
+            }
+            Err(OpenFault::Damaged(second)) => {
+                Err(damaged_database(self.folder, format!("{detail}; without its snapshot, {second}")).into())
+            }
+            Err(fault) => {
+                let hung = matches!(fault, OpenFault::Hung(_));
+                Err(Failure { error: give_up(self.folder, fault), hung, lost: false })
+            }
+        }
+    }
+
+    /// A database that is not the one that the files beside it describe.
+    fn mismatch(&self, detail: &str) -> StoreError {
+        let recorded = if self.recorded > 0 || self.identity.is_some() {
+            format!(", though {} records commit {}", identity::FILE, self.recorded)
+        } else {
+            String::new()
+        };
+        StoreError::Damaged {
+            what: format!("the database {}", self.folder.display()),
+            detail: format!("{detail}{recorded}"),
+            remedy: format!(
+                "Nothing was changed. Put the database back from a copy; to start afresh, use another state folder or \
+                 remove {} as a whole",
+                self.dir.display()
+            ),
+        }
+    }
+
+    /// Reads the store's own record and compares it with what is known outside; makes it in a new database.
+    fn state_of(&mut self, database: &Database, accept_loss: bool) -> Result<StateV1, Failure> {
+        let Some(bytes) = database.get(keys::STORE)? else {
+            if self.identity.is_some() || self.bad_identity.is_some() {
+                return Err(self.mismatch("it opens empty").into());
+            }
+            if database.scan(Bound::Unbounded, None)?.next().is_some() {
+                return Err(self.mismatch("it holds records but not its own identity").into());
+            }
+            let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
+            write_state(database, &state, None)?;
+            database.sync_names()?;
+            return Ok(state);
+        };
+        let mut state = match codec::decode::<StateV1>(keys::STORE, &bytes) {
+            Ok(state) => state,
+            Err(error @ StoreError::Damaged { .. }) => {
+                let Some((identity, id)) = self.identity.as_ref().and_then(|i| Some((i, parse_id(&i.state)?))) else {
+                    return Err(error.into());
+                };
+                let epoch = self.recorded.max(newest_pending(database)?) + EPOCH_GAP;
+                let state = StateV1 { format: identity.format, id, epoch };
+                write_state(database, &state, Some(bytes))?;
+                self.notices.push(format!("{error} It was set aside and made anew from {}", identity::FILE));
+                state
+            }
+            Err(other) => return Err(other.into()),
+        };
+        if state.format > FORMAT {
+            let what = format!("the state {}", self.dir.display());
+            return Err(StoreError::Newer { what, found: state.format, known: FORMAT }.into());
+        }
+        if let Some(identity) = &self.identity
+            && identity.state != keys::hex(&state.id)
+        {
+            let detail = format!("it belongs to the state {}, not {}", keys::hex(&state.id), identity.state);
+            return Err(self.mismatch(&detail).into());
+        }
+        if self.recorded > state.epoch {
+            if !accept_loss {
+                return Err(self.lost(state.epoch));
+            }
+            self.notices.push(format!(
+                "the database lost its commits from {} to {} to damage: what they held is done again",
+                state.epoch + 1,
+                self.recorded
+            ));
+            state.epoch = self.recorded + EPOCH_GAP;
+            write_state(database, &state, None)?;
+        }
+        if self.identity.is_none() && self.bad_identity.is_none() && state.epoch > 0 {
+            self.notices.push(format!("{} was missing and is made anew from the database", identity::FILE));
+        }
+        Ok(state)
+    }
+
+    /// The database opens with fewer commits than it had.
+    fn lost(&self, epoch: u64) -> Failure {
+        let error = StoreError::Damaged {
+            what: format!("the database {}", self.folder.display()),
+            detail: format!(
+                "it is older than it was: its last readable commit is {epoch}, and it had {}",
+                self.recorded
+            ),
+            remedy: "Nothing was changed. Put the database back from a copy, or run `qaflow verify --repair`, which \
+                     keeps a copy, goes on from the last readable commit and has the rest done again"
+                .into(),
+        };
+        Failure { error, hung: false, lost: true }
+    }
+
+    /// Loads the accounts and notes that the state is open.
+    fn finish(mut self, database: Database, state: StateV1) -> Result<(SledStore, Vec<String>), StoreError> {
+        if let Some(error) = self.bad_identity.take() {
+            let aside = damaged_dir(self.dir)?;
+            let (from, to) = (self.dir.join(identity::FILE), aside.join(identity::FILE));
+            fs::rename(&from, &to).map_err(|e| io_error("cannot set aside", &from, &e))?;
+            sync_dir(&aside)?;
+            self.notices.push(format!("{error}: set aside as {} and written anew", to.display()));
+        }
+        let accounts = accounts_of(&database, &mut self.notices)?;
+        let store = SledStore::assemble(self.dir, database, state, accounts, Watermark::open(self.dir)?);
+        // From now on a database that opens empty is noticed.
+        store.refresh_identity()?;
+        Ok((store, self.notices))
     }
 }
 
@@ -120,80 +312,6 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
         }
     }
     Ok(found)
-}
-
-/// A database that is not the one that `identity.json` describes.
-fn mismatch(dir: &Path, detail: String, identity: Option<&Identity>) -> StoreError {
-    let recorded =
-        identity.map_or(String::new(), |i| format!(", though {} records commit {}", identity::FILE, i.epoch));
-    StoreError::Damaged {
-        what: format!("the database {}", dir.join(DATABASE).display()),
-        detail: format!("{detail}{recorded}"),
-        remedy: format!(
-            "Nothing was changed. Put the database back from a copy; to start afresh, use another state folder or \
-             remove {} as a whole",
-            dir.display()
-        ),
-    }
-}
-
-/// Reads the store's own record and compares it with the identity outside; makes it in a new database.
-fn state_of(
-    dir: &Path,
-    database: &Database,
-    identity: Option<&Identity>,
-    bad_identity: Option<&StoreError>,
-    notices: &mut Vec<String>,
-) -> Result<StateV1, StoreError> {
-    let Some(bytes) = database.get(keys::STORE)? else {
-        if identity.is_some() || bad_identity.is_some() {
-            return Err(mismatch(dir, "it opens empty".into(), identity));
-        }
-        if database.scan(Bound::Unbounded, None)?.next().is_some() {
-            return Err(mismatch(dir, "it holds records but not its own identity".into(), identity));
-        }
-        let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
-        write_state(database, &state, None)?;
-        database.sync_names()?;
-        return Ok(state);
-    };
-    let state = match codec::decode::<StateV1>(keys::STORE, &bytes) {
-        Ok(state) => state,
-        Err(error @ StoreError::Damaged { .. }) => {
-            let Some((identity, id)) = identity.and_then(|i| Some((i, parse_id(&i.state)?))) else {
-                return Err(error);
-            };
-            let epoch = identity.epoch.max(newest_pending(database)?) + EPOCH_GAP;
-            let state = StateV1 { format: identity.format, id, epoch };
-            write_state(database, &state, Some(bytes))?;
-            notices.push(format!("{error} It was set aside and made anew from {}", identity::FILE));
-            state
-        }
-        Err(other) => return Err(other),
-    };
-    if state.format > FORMAT {
-        return Err(StoreError::Newer {
-            what: format!("the state {}", dir.display()),
-            found: state.format,
-            known: FORMAT,
-        });
-    }
-    match identity {
-        Some(identity) if identity.state != keys::hex(&state.id) => {
-            let detail = format!("it belongs to the state {}, not {}", keys::hex(&state.id), identity.state);
-            Err(mismatch(dir, detail, Some(identity)))
-        }
-        Some(identity) if identity.epoch > state.epoch => {
-            Err(mismatch(dir, format!("it is older than it was: its last commit is {}", state.epoch), Some(identity)))
-        }
-        Some(_) => Ok(state),
-        None => {
-            if state.epoch > 0 && bad_identity.is_none() {
-                notices.push(format!("{} was missing and is made anew from the database", identity::FILE));
-            }
-            Ok(state)
-        }
-    }
 }
 
 fn write_state(database: &Database, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {

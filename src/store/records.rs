@@ -11,6 +11,7 @@ use super::changes::{self, Batch};
 use super::codec::{self, Kind, MetaV1, PendingV1, StateV1};
 use super::identity::{FORMAT, Identity};
 use super::sled::{Database, Value};
+use super::watermark::Watermark;
 use super::{audit, keys};
 use crate::model::StoreError;
 use crate::model::ids::{DocumentHash, RequestKey, StageKey};
@@ -31,11 +32,14 @@ pub struct OpenOptions {
     pub open_limit: Duration,
     /// Whether a state that does not exist is created.
     pub create: bool,
+    /// Whether a database that lost its latest commits to damage is accepted: a copy of it is set aside, and what
+    /// the lost commits held is done again. For `qaflow verify --repair`.
+    pub accept_loss: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true }
+        Self { cache_bytes: 64 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true, accept_loss: false }
     }
 }
 
@@ -49,6 +53,7 @@ pub struct SledStore {
     writer: Mutex<Instant>,
     pub(super) accounts: RwLock<Accounts>,
     epoch: AtomicU64,
+    watermark: Watermark,
 }
 
 /// The accounts as of the last commit.
@@ -70,7 +75,13 @@ impl SledStore {
         super::opening::open(dir.as_ref(), options)
     }
 
-    pub(super) fn assemble(dir: &Path, database: Database, state: StateV1, accounts: Accounts) -> Self {
+    pub(super) fn assemble(
+        dir: &Path,
+        database: Database,
+        state: StateV1,
+        accounts: Accounts,
+        watermark: Watermark,
+    ) -> Self {
         Self {
             dir: dir.to_owned(),
             database,
@@ -78,6 +89,7 @@ impl SledStore {
             writer: Mutex::new(Instant::now()),
             accounts: RwLock::new(accounts),
             epoch: AtomicU64::new(state.epoch),
+            watermark,
         }
     }
 
@@ -104,7 +116,8 @@ impl SledStore {
 
     /// Takes damaged model answers, accounts and named values out of the way: their bytes are kept in the database
     /// under a key of their own, the accounts are recounted, and the answers can be asked for again. Damaged endings
-    /// and outputs are not touched: reopening an item, or making it anew, replaces those. Returns what was set aside.
+    /// and outputs are not touched: reopening an item, or making it anew, replaces those. Nor are parts of the
+    /// database that the engine cannot read: see [`SledStore::rebuild`]. Returns what was set aside.
     pub fn set_aside_damaged(&self) -> Result<Vec<DamagedRecord>, StoreError> {
         let mut last = self.lock();
         let found = audit::run(&self.database)?;
@@ -116,7 +129,8 @@ impl SledStore {
             if key == keys::STORE {
                 continue;
             }
-            if let Some(value) = self.database.get(&key)? {
+            // A part that the engine cannot read has no value to keep: that takes a rebuild.
+            if let Ok(Some(value)) = self.database.get(&key) {
                 writes.insert(keys::set_aside(&key), Some(value));
                 writes.insert(key, None);
             }
@@ -250,6 +264,7 @@ impl Store for SledStore {
         accounts.model = model;
         drop(accounts);
         self.epoch.store(epoch, Ordering::Release);
+        self.watermark.write(&self.dir, epoch)?;
         if last.elapsed() >= IDENTITY_EVERY {
             self.save_identity(&mut last)?;
         }

@@ -205,10 +205,10 @@ fn set_aside(path: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let kept = (1_u32..)
+    let kept = (1..10_000_u32)
         .map(|n| path.with_file_name(format!("{name}.damaged-{n}")))
         .find(|kept| !kept.exists())
-        .unwrap_or_else(|| path.with_extension("damaged"));
+        .unwrap_or_else(|| path.with_file_name(format!("{name}.damaged-{:016x}", fastrand::u64(..))));
     tracing::warn!("{} was damaged: set aside as {}", path.display(), kept.display());
     fs::rename(path, &kept).map_err(|e| io_error("cannot set aside", path, &e))
 }

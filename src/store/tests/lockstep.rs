@@ -22,12 +22,14 @@ enum Step {
 }
 
 fn any_key() -> impl Strategy<Value = ItemKey> {
-    let ordinals = prop_oneof![Just(vec![]), Just(vec![0]), Just(vec![1]), Just(vec![0, 256])];
-    (1..3_u8, ordinals, 4..6_u8).prop_map(|(doc, ordinals, branch)| key(doc, &ordinals, branch))
+    let ordinals = prop_oneof![3 => Just(vec![]), 3 => Just(vec![0]), 1 => Just(vec![0, 256])];
+    // Few, so that changes often meet.
+    (1..3_u8, ordinals, prop_oneof![4 => Just(4_u8), 1 => Just(5_u8)])
+        .prop_map(|(doc, ordinals, branch)| key(doc, &ordinals, branch))
 }
 
 fn any_stage() -> impl Strategy<Value = StageKey> {
-    prop_oneof![Just(SOURCE), Just(FIRST), Just(SECOND)]
+    prop_oneof![1 => Just(SOURCE), 4 => Just(FIRST), 4 => Just(SECOND)]
 }
 
 fn consumers() -> impl Strategy<Value = Vec<StageKey>> {
@@ -65,7 +67,7 @@ fn any_change() -> impl Strategy<Value = Change> {
                 Change::Finish { stage, key, ending, children, consumers }
             }
         ),
-        2 => (any_stage(), any_key(), any_stage())
+        4 => (any_stage(), any_key(), any_stage())
             .prop_map(|(stage, key, producer)| Change::Reopen { stage, key, producer }),
         2 => (0..3_u8, size(0..20, 40_000..200_000), 0..50_u64)
             .prop_map(|(request, len, tokens)| answer(request, &"é".repeat(len), tokens)),
@@ -78,7 +80,9 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => vec(any_change(), 1..4).prop_map(Step::Commit),
+        // One illegal change spoils its batch, so most are alone.
+        20 => any_change().prop_map(|change| Step::Commit(vec![change])),
+        6 => vec(any_change(), 2..4).prop_map(Step::Commit),
         // Chosen so that long batches often are legal.
         2 => vec((any_key(), consumers()), 1..12).prop_map(|items| {
             Step::Commit(items.iter().map(|(key, consumers)| admit(key, consumers)).collect())
@@ -187,7 +191,7 @@ fn kind(result: Result<Epoch, StoreError>) -> Result<Epoch, String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
-    fn disk_and_memory_agree(steps in vec(any_step(), 1..40), limit in 1..5_usize) {
+    fn disk_and_memory_agree(steps in vec(any_step(), 20..80), limit in 1..5_usize) {
         let dir = tempfile::tempdir().unwrap();
         let mut disk = Some(open(dir.path()));
         let memory = MemoryStore::new();

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole.
 
 mod damage;
+mod kill;
 mod lockstep;
 mod measure;
 
