@@ -37,26 +37,30 @@ impl Levels {
     }
 }
 
+/// A line shorter than this may be a label, which nothing continues.
+const LABEL: usize = 60;
+
 /// Joins paragraphs that a column's end or the layout broke in the middle of a sentence.
 fn join_broken(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        let goes_on = piece.kind == Kind::Paragraph && piece.text.starts_with(char::is_lowercase);
         match out.last_mut() {
-            Some(last)
-                if goes_on
-                    && matches!(last.kind, Kind::Paragraph | Kind::Item(_))
-                    && same_size(last.size, piece.size)
-                    && !last.text.ends_with(['.', ':', ';', '!', '?', '”', '"']) =>
-            {
-                last.text.truncate(last.text.trim_end().len());
-                last.text.push(' ');
-                last.text.push_str(&piece.text);
-            }
+            Some(last) if goes_on(last, &piece) => last.append(&piece),
             _ => out.push(piece),
         }
     }
     out
+}
+
+fn goes_on(last: &Piece, next: &Piece) -> bool {
+    if next.kind != Kind::Paragraph || !matches!(last.kind, Kind::Paragraph | Kind::Item(_)) {
+        return false;
+    }
+    let end = last.text.trim_end();
+    let open = !end.ends_with(['.', ':', ';', '!', '?', '”', '"']);
+    let long = end.chars().count() >= LABEL && end.ends_with(|c: char| c.is_alphanumeric() || matches!(c, ',' | '-'));
+    open && same_size(last.size, next.size)
+        && (next.text.starts_with(char::is_lowercase) || long && last.runs_on_to(next))
 }
 
 fn same_size(a: f32, b: f32) -> bool {

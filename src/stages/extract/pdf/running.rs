@@ -30,6 +30,8 @@ struct Edge {
     inner: Option<(f32, f32)>,
     /// Whether it is the head of a table whose rows follow.
     heads_table: bool,
+    /// Whether it is set larger than the page's text, as a heading is.
+    large: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ const MIN_PAGES: usize = 3;
 /// Picks the outermost lines of a page. `lines` go from top to bottom; `bottom` and `top` are the page's edges.
 pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
     let height = (top - bottom).max(1.0);
+    let ordinary = ordinary_size(lines);
     let edge = |i: usize, inner: Option<usize>| -> Edge {
         let line = &lines[i];
         Edge {
@@ -62,6 +65,7 @@ pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
             depth: ((top - line.y).min(line.y - bottom) / height).max(0.0),
             inner: inner.map(|i| (lines[i].y, lines[i].size)),
             heads_table: i + 1 < lines.len() && heads_table(line, &lines[i + 1]),
+            large: line.size > 1.3 * ordinary,
         }
     };
     let count = lines.len();
@@ -76,6 +80,14 @@ pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
         bottom: (0..count).rev().take(EDGE_LINES).take_while(is_bottom).map(|i| edge(i, i.checked_sub(1))).collect(),
         has_text: count > 0,
     }
+}
+
+/// The size of most of the page's text.
+fn ordinary_size(lines: &[Line]) -> f32 {
+    let mut sizes: Vec<f32> =
+        lines.iter().flat_map(|line| line.text().chars().map(|_| line.size).collect::<Vec<_>>()).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes.get(sizes.len() / 2).copied().unwrap_or(f32::MAX)
 }
 
 /// Whether `line` stands close above `next` and shares columns with it.
@@ -204,7 +216,7 @@ impl<'a> Repeats<'a> {
         let mut last = None;
         let mut passed = 0;
         for edge in edges {
-            if edge.heads_table {
+            if edge.heads_table || edge.large {
                 break;
             }
             if self.is_running(page, edge) {
