@@ -23,12 +23,16 @@ pub(super) fn normalise(text: &str) -> String {
             '\t' => out.push('\t'),
             // A word goes on behind a soft hyphen, be it at a line's end.
             '\u{ad}' => {
-                let mut blank = String::new();
+                let mut blank = None;
                 while let Some(space) = chars.next_if(|c| c.is_whitespace()) {
-                    blank.push(space);
+                    blank = if blank == Some('\n') || !matches!(space, ' ' | '\t' | '\u{a0}') {
+                        Some('\n')
+                    } else {
+                        Some(' ')
+                    };
                 }
                 if !chars.peek().is_some_and(|next| next.is_lowercase()) {
-                    out.push_str(&blank.replace('\r', ""));
+                    out.extend(blank);
                 }
             }
             '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fffd}' => {}
@@ -185,7 +189,7 @@ mod tests {
             "the admis- sion of an on- call clinician, pre- and postnatal care".to_owned(),
             "a lump- sum payment; the lump-sum rule; a well- established view; spend- down by Au- thority staff"
                 .to_owned(),
-            "the Authority pays Care- Bridge, that is CareBridge, and Smith- Jones low- er, ex- amined".to_owned(),
+            "the Authority pays Care- Bridge, that is CareBridge, and Smith- Jones low- er, ex- amined; an on-call nurse".to_owned(),
         ];
         join_hyphens(&mut pages);
         assert_eq!(pages[0], "the admission of an on-call clinician, pre- and postnatal care");
@@ -193,7 +197,10 @@ mod tests {
             pages[1],
             "a lump-sum payment; the lump-sum rule; a well-established view; spenddown by Authority staff"
         );
-        assert_eq!(pages[2], "the Authority pays CareBridge, that is CareBridge, and Smith- Jones lower, examined");
+        assert_eq!(
+            pages[2],
+            "the Authority pays CareBridge, that is CareBridge, and Smith- Jones lower, examined; an on-call nurse"
+        );
         assert!(COMPOUND_FIRST.is_sorted(), "it is searched by halves");
     }
 
