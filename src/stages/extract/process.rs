@@ -340,7 +340,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text =
             serde_json::to_string(&Frame::Text(Box::new(PdfText { encrypted: true, ..PdfText::default() }))).unwrap();
-        let length: String = (text.len() as u32).to_le_bytes().iter().map(|b| format!("\\{b:03o}")).collect();
+        let [a, b, c, d] = (text.len() as u32).to_le_bytes();
+        let length = format!("\\{a:03o}\\{b:03o}\\{c:03o}\\{d:03o}");
         let body = format!(
             "read line; case \"$line\" in *a.pdf*) ;; *) exit 9;; esac\nprintf '{length}'\nprintf '%s' '{text}'"
         );

@@ -191,7 +191,7 @@ async fn bad_text_files_have_reasons() {
         (b" \n\t ", "no_text"),
         (b"caf\xe9", "not_text"),
         (&large, "too_large"),
-        (&large[..(1 << 20) + 1], "too_large"),
+        (&large[..=1 << 20], "too_large"),
     ] {
         let (result, stored) = run("x.txt", content, false).await;
         let error = result.unwrap_err();

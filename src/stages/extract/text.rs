@@ -18,8 +18,7 @@ pub(super) fn normalise(text: &str) -> String {
                 chars.next_if_eq(&'\n');
                 out.push('\n');
             }
-            '\n' => out.push('\n'),
-            '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
+            '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
             '\t' => out.push('\t'),
             // A word goes on behind a soft hyphen, be it at a line's end.
             '\u{ad}' => {

@@ -10,6 +10,7 @@ mod rewrite;
 mod running;
 mod side;
 
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,8 @@ struct Seen {
     lines: Vec<Line>,
     page_box: PageBox,
     turned: bool,
+    /// Turned texts on it, such as a printer's mark up the margin.
+    sideways: Vec<String>,
 }
 
 /// Reads a PDF. `opened` is told the number of pages before the long part begins.
@@ -131,17 +134,23 @@ pub fn read_pdf(bytes: &[u8], options: &PdfOptions, opened: &mut dyn FnMut(u32))
         .collect();
     let clipped = shown.iter().any(Option::is_some).then(|| rewrite::clipped(data, &shown)).flatten();
     // Where no copy could be made, running lines stay.
-    let (source, parser) = match clipped.as_deref().and_then(|copy| Some((copy, open(copy, seen.len())?))) {
-        Some(clipped) => clipped,
-        None => {
-            sides.fill(None);
-            (data, PdfParser::from_bytes_with_options(data, sequential()).map_err(|error| PdfFault::of(&error))?)
-        }
+    let copy = clipped.as_deref().and_then(|copy| Some((copy, open(copy, seen.len())?)));
+    let (source, parser) = if let Some(copy) = copy {
+        copy
+    } else {
+        sides.fill(None);
+        (data, PdfParser::from_bytes_with_options(data, sequential()).map_err(|error| PdfFault::of(&error))?)
     };
     let (mut pieces, again) = second_pass(&parser, &seen, &sides, options, &mut text)?;
     drop(parser);
     if !again.is_empty() {
         read_again(source, &again, &seen, &sides, &mut pieces)?;
+    }
+    if options.strip_running {
+        let margin = repeated_sideways(&seen);
+        for page in &mut pieces {
+            page.retain(|piece| !piece.is_margin(&margin));
+        }
     }
     for (page, markdown) in text.pages.iter_mut().zip(markdown::render(pieces)) {
         page.markdown = markdown;
@@ -189,6 +198,7 @@ fn first_pass(
         let rotated = spans.iter().filter(|span| span.is_rotated()).count();
         seen.push(Seen {
             lines: lines::lines(&spans),
+            sideways: spans.iter().filter(|s| s.is_rotated()).map(|s| s.text.trim().to_owned()).collect(),
             page_box: backend.crop_box(*id),
             turned: backend.page_rotation(*id) != 0 || rotated * 2 > spans.len(),
         });
@@ -213,6 +223,22 @@ fn cuts(seen: &[Seen]) -> Vec<running::Cut> {
         })
         .collect();
     running::find(&edges)
+}
+
+/// Turned texts that most pages have.
+fn repeated_sideways(seen: &[Seen]) -> HashSet<String> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for page in seen {
+        for text in page.sideways.iter().collect::<HashSet<_>>() {
+            *counts.entry(text).or_default() += 1;
+        }
+    }
+    let enough = |count: usize| count >= 3 && 2 * count >= seen.len();
+    counts
+        .into_iter()
+        .filter(|(text, count)| !text.is_empty() && enough(*count))
+        .map(|(text, _)| text.to_owned())
+        .collect()
 }
 
 /// What stays visible of a page; `None` if all does.

@@ -110,7 +110,7 @@ impl Writer {
     fn stream_id(&mut self, id: (u32, u16), dict: &PdfDict, data: &[u8]) {
         self.head(id);
         let mut dict = dict.clone();
-        dict.insert(b"Length".to_vec(), PdfObject::Integer(data.len() as i64));
+        dict.insert(b"Length".to_vec(), PdfObject::Integer(i64::try_from(data.len()).unwrap_or(i64::MAX)));
         write(&mut self.bytes, &PdfObject::Dict(dict), 0);
         self.bytes.extend_from_slice(b"\nstream\n");
         self.bytes.extend_from_slice(data);
@@ -140,8 +140,9 @@ const MAX_DEPTH: usize = 200;
 
 fn write(out: &mut Vec<u8>, object: &PdfObject, depth: usize) {
     match object {
-        _ if depth > MAX_DEPTH => out.extend_from_slice(b"null"),
-        PdfObject::Null => out.extend_from_slice(b"null"),
+        // A stream is always an object of its own; inside another it cannot be.
+        PdfObject::Null | PdfObject::Stream(_) => out.extend_from_slice(b"null"),
+        PdfObject::Array(_) | PdfObject::Dict(_) if depth > MAX_DEPTH => out.extend_from_slice(b"null"),
         PdfObject::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
         PdfObject::Integer(value) => out.extend_from_slice(value.to_string().as_bytes()),
         PdfObject::Real(value) if value.is_finite() => out.extend_from_slice(value.to_string().as_bytes()),
@@ -172,8 +173,6 @@ fn write(out: &mut Vec<u8>, object: &PdfObject, depth: usize) {
             }
             out.extend_from_slice(b">>");
         }
-        // A stream is always an object of its own; inside another it cannot be.
-        PdfObject::Stream(_) => out.extend_from_slice(b"null"),
         PdfObject::Reference(number, generation) => {
             out.extend_from_slice(format!("{number} {generation} R").as_bytes());
         }

@@ -216,7 +216,7 @@ impl<'a> Repeats<'a> {
         let mut last = None;
         let mut passed = 0;
         for edge in edges {
-            if edge.heads_table || edge.large {
+            if edge.heads_table {
                 break;
             }
             if self.is_running(page, edge) {
@@ -233,6 +233,10 @@ impl<'a> Repeats<'a> {
 
     fn is_running(&self, page: usize, edge: &Edge) -> bool {
         let running = edge.parts.iter().filter(|part| self.repeats(page, edge.y, part)).count();
+        // A chapter's number over each chapter counts on, too; a running line in large type is the same everywhere.
+        if edge.large && !edge.parts.iter().any(|part| self.is_the_same(edge.y, part)) {
+            return false;
+        }
         running == edge.parts.len() && running > 0 || running > 0 && edge.depth <= 0.1 && text_len(edge) <= 120
     }
 
@@ -264,10 +268,18 @@ impl<'a> Repeats<'a> {
             || run_through(&on, page, 2) >= MIN_PAGES
     }
 
+    /// Whether the very same words stand at this place on several pages.
+    fn is_the_same(&self, y: f32, part: &Part) -> bool {
+        let places = self.places.get(part.key.as_str()).map_or(&[][..], Vec::as_slice);
+        let same =
+            |(_, other_y, other): &&(usize, f32, &Part)| (other_y - y).abs() <= SAME_PLACE && other.text == part.text;
+        part.letters >= 3 && places.iter().filter(same).count() >= MIN_PAGES
+    }
+
     /// `3 of 9`, said on page 3 of 9, needs no repetition.
     fn is_page_of_pages(&self, page: usize, part: &Part) -> bool {
         matches!(part.key.as_str(), "page # of #" | "# of #" | "#/#" | "page #/#" | "- # of # -")
-            && part.numbers == [page as i64 + 1, self.pages as i64]
+            && matches!(part.numbers[..], [this, of] if i64::try_from(page + 1) == Ok(this) && i64::try_from(self.pages) == Ok(of))
     }
 }
 
@@ -275,20 +287,22 @@ fn text_len(edge: &Edge) -> usize {
     edge.parts.iter().map(|part| part.text.chars().count()).sum()
 }
 
-/// How many pages in a row, `step` apart, around `page` have the line.
+/// How many pages in a row, `step` apart, around `page` have the line. `on` ascends.
 fn run_through(on: &[usize], page: usize, step: usize) -> usize {
-    let after = (1..).take_while(|i| on.binary_search(&(page + i * step)).is_ok()).count();
-    let before = (1..).take_while(|i| page.checked_sub(i * step).is_some_and(|p| on.binary_search(&p).is_ok())).count();
+    let has = |page: usize| on.binary_search(&page).is_ok();
+    let after = (1..=on.len()).take_while(|i| has(page + i * step)).count();
+    let before = (1..=on.len()).take_while(|i| page.checked_sub(i * step).is_some_and(has)).count();
     1 + after + before
 }
 
 /// Whether one of the part's numbers goes up by one from page to page.
 fn follows_the_pages(page: usize, part: &Part, near: &[&(usize, f32, &Part)]) -> bool {
+    let offset = |value: i64, page: usize| i64::try_from(page).ok().map(|page| value - page);
     (0..part.numbers.len()).any(|n| {
-        let offset = part.numbers[n] - page as i64;
+        let here = offset(part.numbers[n], page);
         let with = near
             .iter()
-            .filter(|(other, _, p)| p.numbers.get(n).is_some_and(|value| value - *other as i64 == offset))
+            .filter(|(other, _, p)| p.numbers.get(n).is_some_and(|value| offset(*value, *other) == here))
             .count();
         // Front matter and body count apart, so not all pages need to agree.
         with >= 2 && with >= near.len().min(MIN_PAGES)

@@ -1,3 +1,5 @@
+//! Running lines on pages made of given lines.
+
 use super::*;
 use crate::stages::extract::pdf::lines::Segment;
 

@@ -168,7 +168,8 @@ mod tests {
             found,
             [("2.3 Households and how they are counted here", 700.0), ("Who is counted", 680.0), ("Absence", 596.0)]
         );
-        assert_eq!(page.body([0.0, 50.0, 612.0, 750.0]), [178.0, 50.0, 612.0, 750.0]);
+        let [left, bottom, right, top] = page.body([0.0, 50.0, 612.0, 750.0]).map(|x| x as i32);
+        assert_eq!((left, bottom, right, top), (178, 50, 612, 750));
     }
 
     #[test]
