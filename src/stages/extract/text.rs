@@ -18,17 +18,20 @@ pub(super) fn normalise(text: &str) -> String {
                 chars.next_if_eq(&'\n');
                 out.push('\n');
             }
-            '\n' => out.push('\n'),
-            '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
+            '\n' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push('\n'),
             '\t' => out.push('\t'),
             // A word goes on behind a soft hyphen, be it at a line's end.
             '\u{ad}' => {
-                let mut blank = String::new();
+                let mut blank = None;
                 while let Some(space) = chars.next_if(|c| c.is_whitespace()) {
-                    blank.push(space);
+                    blank = if blank == Some('\n') || !matches!(space, ' ' | '\t' | '\u{a0}') {
+                        Some('\n')
+                    } else {
+                        Some(' ')
+                    };
                 }
                 if !chars.peek().is_some_and(|next| next.is_lowercase()) {
-                    out.push_str(&blank.replace('\r', ""));
+                    out.extend(blank);
                 }
             }
             '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fffd}' => {}
@@ -77,11 +80,11 @@ pub(super) fn one_line(text: &str) -> String {
     }
 }
 
-/// First parts of compounds that keep their hyphen when a line ends at it.
-const COMPOUND_FIRST: [&str; 38] = [
-    "after", "all", "below", "co", "cost", "court", "cross", "day", "early", "ex", "fee", "first", "five", "follow",
-    "four", "full", "half", "high", "home", "in", "long", "low", "mid", "multi", "non", "on", "one", "out", "part",
-    "post", "pre", "self", "short", "six", "three", "two", "well", "year",
+/// First parts of compounds that keep their hyphen when a line ends at it. Only words that are rarely a syllable of a
+/// longer one.
+const COMPOUND_FIRST: [&str; 17] = [
+    "cost", "court", "day", "fee", "five", "full", "half", "high", "long", "low", "one", "self", "short", "three",
+    "two", "well", "year",
 ];
 
 /// Joins words broken at a line's end, which read `admis- sion`. The hyphen stays in a compound: one that the
@@ -89,7 +92,7 @@ const COMPOUND_FIRST: [&str; 38] = [
 pub(super) fn join_hyphens(pages: &mut [String]) {
     #[expect(clippy::unwrap_used, reason = "the pattern is fixed and a test compiles it")]
     static BROKEN: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"([\p{L}][\p{L}\p{M}-]*)-[ \n]([\p{Ll}][\p{L}\p{M}]*)").unwrap());
+        LazyLock::new(|| Regex::new(r"([\p{L}][\p{L}\p{M}-]*)-[ \n](\p{L}[\p{L}\p{M}]*)").unwrap());
     if !pages.iter().any(|page| BROKEN.is_match(page)) {
         return;
     }
@@ -111,7 +114,9 @@ pub(super) fn join_hyphens(pages: &mut [String]) {
                 compound
             } else if known.contains(&whole.to_lowercase()) {
                 whole
-            } else if COMPOUND_FIRST.binary_search(&left.to_lowercase().as_str()).is_ok() {
+            } else if !right.starts_with(char::is_lowercase) {
+                found[0].to_owned()
+            } else if right.len() >= 4 && COMPOUND_FIRST.binary_search(&left.to_lowercase().as_str()).is_ok() {
                 compound
             } else {
                 whole
@@ -183,13 +188,17 @@ mod tests {
             "the admis- sion of an on- call clinician, pre- and postnatal care".to_owned(),
             "a lump- sum payment; the lump-sum rule; a well- established view; spend- down by Au- thority staff"
                 .to_owned(),
-            "the Authority pays".to_owned(),
+            "the Authority pays Care- Bridge, that is CareBridge, and Smith- Jones low- er, ex- amined; an on-call nurse".to_owned(),
         ];
         join_hyphens(&mut pages);
         assert_eq!(pages[0], "the admission of an on-call clinician, pre- and postnatal care");
         assert_eq!(
             pages[1],
             "a lump-sum payment; the lump-sum rule; a well-established view; spenddown by Authority staff"
+        );
+        assert_eq!(
+            pages[2],
+            "the Authority pays CareBridge, that is CareBridge, and Smith- Jones lower, examined; an on-call nurse"
         );
         assert!(COMPOUND_FIRST.is_sorted(), "it is searched by halves");
     }

@@ -20,6 +20,7 @@ fn sensible(title: &str) -> Option<String> {
             "microsoft powerpoint",
             "powerpoint presentation",
             "slide 1",
+            "(anonymous)",
             "title",
             "document",
         ]
@@ -28,6 +29,7 @@ fn sensible(title: &str) -> Option<String> {
             lower == *start || lower.starts_with(&format!("{start} -")) || lower.starts_with(&format!("{start}1"))
         })
         || title.contains(['\\', '\u{fffd}'])
+        || (title.contains('_') && !title.contains(' '))
         || lower.starts_with("http");
     (letters >= 3 && title.chars().count() <= 200 && 2 * letters >= title.chars().count() && !leftover).then_some(title)
 }
@@ -36,7 +38,8 @@ fn first_heading(markdown: &str) -> Option<String> {
     markdown.lines().find_map(|line| {
         let text = line.trim_start_matches('#');
         let level = line.len() - text.len();
-        let title = text.strip_prefix(' ')?.trim().trim_end_matches('#').trim().trim_matches(['*', '_']);
+        let title = text.strip_prefix(' ')?.trim().trim_end_matches('#').trim().replace("**", "");
+        let title = title.trim_matches(['*', '_']).trim();
         ((1..=6).contains(&level) && title.chars().any(char::is_alphabetic) && title.chars().count() <= 200)
             .then(|| title.to_owned())
     })
@@ -48,14 +51,18 @@ mod tests {
 
     #[test]
     fn leftovers_of_word_processors_are_no_titles() {
-        for leftover in
-            ["Microsoft Word - policy.doc", "untitled", "Chapter2_final.docx", "12-34", "", "C:\\x\\y", "Document1"]
-        {
-            assert_eq!(
-                choose(Some(leftover), "text\n\n## **Real** title\n"),
-                Some("**Real** title".into()),
-                "{leftover}"
-            );
+        for leftover in [
+            "Microsoft Word - policy.doc",
+            "untitled",
+            "Chapter2_final.docx",
+            "12-34",
+            "(anonymous)",
+            "905_Precinct",
+            "",
+            "C:\\x\\y",
+            "Document1",
+        ] {
+            assert_eq!(choose(Some(leftover), "text\n\n## **Real** title\n"), Some("Real title".into()), "{leftover}");
         }
         assert_eq!(choose(Some("  Eligibility\nManual "), "# Other"), Some("Eligibility Manual".into()));
         assert_eq!(choose(None, "no heading here #1"), None);

@@ -34,8 +34,8 @@ impl Line {
     }
 }
 
-/// A gap wider than this many ems parts two segments; justified text stays below.
-const SEGMENT_GAP_EM: f32 = 1.4;
+/// A gap wider than this many ems parts two segments: columns are set further apart, words closer together.
+const SEGMENT_GAP_EM: f32 = 1.0;
 /// Baselines nearer than this share of the type size are one line.
 const SAME_LINE_EM: f32 = 0.25;
 

@@ -10,6 +10,7 @@ mod rewrite;
 mod running;
 mod side;
 
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use unpdf::{PageStreamOptions, ParseEvent, ParseOptions, PdfParser};
 
 use super::sniff;
 use lines::{Line, weight};
-use refine::Piece;
+use refine::{PageFrame, Piece};
 
 /// The version of unpdf that does the reading; it determines results.
 pub const UNPDF_VERSION: &str = "0.52.1";
@@ -107,6 +108,8 @@ struct Seen {
     lines: Vec<Line>,
     page_box: PageBox,
     turned: bool,
+    /// Turned texts on it, such as a printer's mark up the margin.
+    sideways: Vec<String>,
 }
 
 /// Reads a PDF. `opened` is told the number of pages before the long part begins.
@@ -123,20 +126,32 @@ pub fn read_pdf(bytes: &[u8], options: &PdfOptions, opened: &mut dyn FnMut(u32))
         .map(|page| (!page.turned).then(|| side::recognise(&page.lines, page.page_box.width())).flatten())
         .collect();
     side::confirm(&mut sides);
-    let shown: Vec<Option<Vec<rewrite::Area>>> = seen
+    let shown: Vec<Option<rewrite::Area>> = seen
         .iter()
         .zip(&cuts)
         .zip(&sides)
         .map(|((page, cut), side)| shown(page.page_box, *cut, side.as_ref()))
         .collect();
     let clipped = shown.iter().any(Option::is_some).then(|| rewrite::clipped(data, &shown)).flatten();
-    let parser = clipped.as_deref().and_then(|copy| open(copy, seen.len()));
-    let (parser, is_clipped) = match parser {
-        Some(parser) => (parser, true),
-        None => (PdfParser::from_bytes_with_options(data, sequential()).map_err(|e| PdfFault::of(&e))?, false),
+    // Where no copy could be made, running lines stay.
+    let copy = clipped.as_deref().and_then(|copy| Some((copy, open(copy, seen.len())?)));
+    let (source, parser) = if let Some(copy) = copy {
+        copy
+    } else {
+        sides.fill(None);
+        (data, PdfParser::from_bytes_with_options(data, sequential()).map_err(|error| PdfFault::of(&error))?)
     };
-    drop(clipped);
-    let pieces = second_pass(&parser, &seen, &sides, is_clipped, options, &mut text)?;
+    let (mut pieces, again) = second_pass(&parser, &seen, &sides, options, &mut text)?;
+    drop(parser);
+    if !again.is_empty() {
+        read_again(source, &again, &seen, &sides, &mut pieces)?;
+    }
+    if options.strip_running {
+        let margin = repeated_sideways(&seen);
+        for page in &mut pieces {
+            page.retain(|piece| !piece.is_margin(&margin));
+        }
+    }
     for (page, markdown) in text.pages.iter_mut().zip(markdown::render(pieces)) {
         page.markdown = markdown;
     }
@@ -183,6 +198,7 @@ fn first_pass(
         let rotated = spans.iter().filter(|span| span.is_rotated()).count();
         seen.push(Seen {
             lines: lines::lines(&spans),
+            sideways: spans.iter().filter(|s| s.is_rotated()).map(|s| s.text.trim().to_owned()).collect(),
             page_box: backend.crop_box(*id),
             turned: backend.page_rotation(*id) != 0 || rotated * 2 > spans.len(),
         });
@@ -209,26 +225,47 @@ fn cuts(seen: &[Seen]) -> Vec<running::Cut> {
     running::find(&edges)
 }
 
+/// Turned texts that most pages have.
+fn repeated_sideways(seen: &[Seen]) -> HashSet<String> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for page in seen {
+        for text in page.sideways.iter().collect::<HashSet<_>>() {
+            *counts.entry(text).or_default() += 1;
+        }
+    }
+    let enough = |count: usize| count >= 3 && 2 * count >= seen.len();
+    counts
+        .into_iter()
+        .filter(|(text, count)| !text.is_empty() && enough(*count))
+        .map(|(text, _)| text.to_owned())
+        .collect()
+}
+
 /// What stays visible of a page; `None` if all does.
-fn shown(page: PageBox, cut: running::Cut, side: Option<&side::SidePage>) -> Option<Vec<rewrite::Area>> {
+fn shown(page: PageBox, cut: running::Cut, side: Option<&side::SidePage>) -> Option<rewrite::Area> {
     if cut == running::Cut::default() && side.is_none() {
         return None;
     }
     // Wider than the page, so that rounding hides nothing.
     let area =
         [page.llx - 10.0, cut.bottom.unwrap_or(page.lly - 10.0), page.urx + 10.0, cut.top.unwrap_or(page.ury + 10.0)];
-    Some(side.map_or_else(|| vec![area], |side| side.body(area)))
+    Some(side.map_or(area, |side| side.body(area)))
 }
 
-/// Reads every page's text.
+/// What is known of page `i` besides its blocks.
+fn frame<'a>(i: usize, seen: &'a [Seen], sides: &'a [Option<side::SidePage>], ruled: bool) -> PageFrame<'a> {
+    let side = sides[i].as_ref().map(|side| (side.anchors(), side.body_x));
+    PageFrame { lines: &seen[i].lines, side, ruled }
+}
+
+/// Reads every page's text. Returns, besides, the pages that have to be read again.
 fn second_pass(
     parser: &PdfParser,
     seen: &[Seen],
     sides: &[Option<side::SidePage>],
-    is_clipped: bool,
     options: &PdfOptions,
     text: &mut PdfText,
-) -> Result<Vec<Vec<Piece>>, PdfFault> {
+) -> Result<(Vec<Vec<Piece>>, Vec<usize>), PdfFault> {
     let mut pieces: Vec<Vec<Piece>> = vec![Vec::new(); seen.len()];
     text.pages = seen
         .iter()
@@ -237,15 +274,16 @@ fn second_pass(
             ..PdfPage::default()
         })
         .collect();
-    let mut bytes = 0;
+    let (mut bytes, mut again) = (0, Vec::new());
     let stream = PageStreamOptions { parallel: false, ..PageStreamOptions::default() };
     let result = parser.for_each_page(stream, |event| {
         match event {
             ParseEvent::PageParsed(page) => {
                 let i = page.number.saturating_sub(1) as usize;
                 let Some(slot) = text.pages.get_mut(i) else { return ControlFlow::Continue(()) };
-                let anchors = sides[i].as_ref().filter(|_| is_clipped).map_or(&[][..], side::SidePage::anchors);
-                pieces[i] = refine::pieces(&page.elements, &seen[i].lines, anchors);
+                let ruled = page.ruled_tables > 0;
+                let refined = refine::pieces(&page.elements, frame(i, seen, sides, ruled));
+                pieces[i] = refined.pieces;
                 slot.images = page.image_op_count;
                 slot.image_coverage = page.image_coverage;
                 slot.text_operators = page.text_op_count;
@@ -253,6 +291,9 @@ fn second_pass(
                 slot.undecoded = page.suppressed_text_runs as u64 + u64::from(page.undecoded_text_codes);
                 if page.undecodable_content_streams > 0 && pieces[i].is_empty() {
                     slot.failed = Some("its content cannot be decoded".into());
+                }
+                if refined.false_table || is_thin(&pieces[i], slot.second_reading) {
+                    again.push(i);
                 }
                 bytes += pieces[i].iter().map(|piece| piece.text.len()).sum::<usize>();
             }
@@ -266,5 +307,31 @@ fn second_pass(
         if bytes > options.max_text { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     result.map_err(|error| PdfFault::of(&error))?;
-    if bytes > options.max_text { Err(PdfFault::TooLarge) } else { Ok(pieces) }
+    if bytes > options.max_text { Err(PdfFault::TooLarge) } else { Ok((pieces, again)) }
+}
+
+/// Whether much of what the first pass saw is missing.
+fn is_thin(pieces: &[Piece], seen: usize) -> bool {
+    let read: usize = pieces.iter().map(|piece| weight(&piece.text)).sum();
+    seen >= 100 && 10 * read < 9 * seen
+}
+
+/// Reads pages as text alone, without tables, and keeps that unless it is less.
+fn read_again(
+    data: &[u8],
+    again: &[usize],
+    seen: &[Seen],
+    sides: &[Option<side::SidePage>],
+    pieces: &mut [Vec<Piece>],
+) -> Result<(), PdfFault> {
+    let backend = RawBackend::load_bytes(data).map_err(|error| PdfFault::of(&error))?;
+    for i in again {
+        let Ok(blocks) = LayoutAnalyzer::new(&backend).extract_page_blocks(*i as u32 + 1) else { continue };
+        let plain = refine::text_pieces(&blocks, frame(*i, seen, sides, false));
+        let weigh = |pieces: &[Piece]| pieces.iter().map(|piece| weight(&piece.text)).sum::<usize>();
+        if 100 * weigh(&plain) >= 95 * weigh(&pieces[*i]) {
+            pieces[*i] = plain;
+        }
+    }
+    Ok(())
 }

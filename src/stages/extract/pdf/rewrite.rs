@@ -14,9 +14,9 @@ use unpdf::parser::raw::xref;
 /// A rectangle of a page: left, bottom, right, top.
 pub(super) type Area = [f32; 4];
 
-/// Writes the copy. `shown` has, for each page in order, the areas that stay visible; `None` leaves the page as
+/// Writes the copy. `shown` has, for each page in order, the area that stays visible; `None` leaves the page as
 /// it is. Returns `None` where the document's structure does not allow it.
-pub(super) fn clipped(data: &[u8], shown: &[Option<Vec<Area>>]) -> Option<Vec<u8>> {
+pub(super) fn clipped(data: &[u8], shown: &[Option<Area>]) -> Option<Vec<u8>> {
     let document = RawDocument::load(data).ok()?;
     let ids = object_ids(data, document.xref_reconstructed())?;
     let pages = document.pages();
@@ -29,12 +29,12 @@ pub(super) fn clipped(data: &[u8], shown: &[Option<Vec<Area>>]) -> Option<Vec<u8
         pages.values().enumerate().map(|(i, id)| (*id, i)).collect();
     for id in &ids {
         let Some(object) = document.get_object(*id) else { continue };
-        let areas = page_ids.get(id).and_then(|i| shown[*i].as_deref());
-        match (object, areas) {
-            (PdfObject::Dict(dict), Some(areas)) => {
+        let area = page_ids.get(id).and_then(|i| shown[*i]);
+        match (object, area) {
+            (PdfObject::Dict(dict), Some(area)) => {
                 let (open, close) = (next, next.checked_add(1)?);
                 next = next.checked_add(2)?;
-                out.stream(open, &PdfDict::new(), clip_path(areas).as_bytes());
+                out.stream(open, &PdfDict::new(), clip_path(area).as_bytes());
                 out.stream(close, &PdfDict::new(), b"\nQ\n");
                 out.object(*id, &PdfObject::Dict(with_clip(&document, dict, open, close)));
             }
@@ -65,13 +65,8 @@ fn kept_data<'a>(dict: &PdfDict, data: &'a [u8]) -> &'a [u8] {
     if name(dict, b"Subtype") == Some(b"Image") { &[] } else { data }
 }
 
-fn clip_path(areas: &[Area]) -> String {
-    let mut path = String::from("q\n");
-    for [left, bottom, right, top] in areas {
-        let _ = writeln!(path, "{left:.2} {bottom:.2} {:.2} {:.2} re", right - left, top - bottom);
-    }
-    path.push_str("W n\n");
-    path
+fn clip_path([left, bottom, right, top]: Area) -> String {
+    format!("q\n{left:.2} {bottom:.2} {:.2} {:.2} re\nW n\n", right - left, top - bottom)
 }
 
 /// The page with its content between two streams that set and drop the clipping path.
@@ -115,7 +110,7 @@ impl Writer {
     fn stream_id(&mut self, id: (u32, u16), dict: &PdfDict, data: &[u8]) {
         self.head(id);
         let mut dict = dict.clone();
-        dict.insert(b"Length".to_vec(), PdfObject::Integer(data.len() as i64));
+        dict.insert(b"Length".to_vec(), PdfObject::Integer(i64::try_from(data.len()).unwrap_or(i64::MAX)));
         write(&mut self.bytes, &PdfObject::Dict(dict), 0);
         self.bytes.extend_from_slice(b"\nstream\n");
         self.bytes.extend_from_slice(data);
@@ -145,8 +140,9 @@ const MAX_DEPTH: usize = 200;
 
 fn write(out: &mut Vec<u8>, object: &PdfObject, depth: usize) {
     match object {
-        _ if depth > MAX_DEPTH => out.extend_from_slice(b"null"),
-        PdfObject::Null => out.extend_from_slice(b"null"),
+        // A stream is always an object of its own; inside another it cannot be.
+        PdfObject::Null | PdfObject::Stream(_) => out.extend_from_slice(b"null"),
+        PdfObject::Array(_) | PdfObject::Dict(_) if depth > MAX_DEPTH => out.extend_from_slice(b"null"),
         PdfObject::Bool(value) => out.extend_from_slice(value.to_string().as_bytes()),
         PdfObject::Integer(value) => out.extend_from_slice(value.to_string().as_bytes()),
         PdfObject::Real(value) if value.is_finite() => out.extend_from_slice(value.to_string().as_bytes()),
@@ -177,8 +173,6 @@ fn write(out: &mut Vec<u8>, object: &PdfObject, depth: usize) {
             }
             out.extend_from_slice(b">>");
         }
-        // A stream is always an object of its own; inside another it cannot be.
-        PdfObject::Stream(_) => out.extend_from_slice(b"null"),
         PdfObject::Reference(number, generation) => {
             out.extend_from_slice(format!("{number} {generation} R").as_bytes());
         }

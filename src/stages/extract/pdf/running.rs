@@ -30,6 +30,8 @@ struct Edge {
     inner: Option<(f32, f32)>,
     /// Whether it is the head of a table whose rows follow.
     heads_table: bool,
+    /// Whether it is set larger than the page's text, as a heading is.
+    large: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +55,7 @@ const MIN_PAGES: usize = 3;
 /// Picks the outermost lines of a page. `lines` go from top to bottom; `bottom` and `top` are the page's edges.
 pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
     let height = (top - bottom).max(1.0);
+    let ordinary = ordinary_size(lines);
     let edge = |i: usize, inner: Option<usize>| -> Edge {
         let line = &lines[i];
         Edge {
@@ -62,6 +65,7 @@ pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
             depth: ((top - line.y).min(line.y - bottom) / height).max(0.0),
             inner: inner.map(|i| (lines[i].y, lines[i].size)),
             heads_table: i + 1 < lines.len() && heads_table(line, &lines[i + 1]),
+            large: line.size > 1.3 * ordinary,
         }
     };
     let count = lines.len();
@@ -76,6 +80,14 @@ pub(super) fn edges(lines: &[Line], bottom: f32, top: f32) -> Edges {
         bottom: (0..count).rev().take(EDGE_LINES).take_while(is_bottom).map(|i| edge(i, i.checked_sub(1))).collect(),
         has_text: count > 0,
     }
+}
+
+/// The size of most of the page's text.
+fn ordinary_size(lines: &[Line]) -> f32 {
+    let mut sizes: Vec<f32> =
+        lines.iter().flat_map(|line| line.text().chars().map(|_| line.size).collect::<Vec<_>>()).collect();
+    sizes.sort_by(f32::total_cmp);
+    sizes.get(sizes.len() / 2).copied().unwrap_or(f32::MAX)
 }
 
 /// Whether `line` stands close above `next` and shares columns with it.
@@ -221,6 +233,10 @@ impl<'a> Repeats<'a> {
 
     fn is_running(&self, page: usize, edge: &Edge) -> bool {
         let running = edge.parts.iter().filter(|part| self.repeats(page, edge.y, part)).count();
+        // A chapter's number over each chapter counts on, too; a running line in large type is the same everywhere.
+        if edge.large && !edge.parts.iter().any(|part| self.is_the_same(edge.y, part)) {
+            return false;
+        }
         running == edge.parts.len() && running > 0 || running > 0 && edge.depth <= 0.1 && text_len(edge) <= 120
     }
 
@@ -252,10 +268,18 @@ impl<'a> Repeats<'a> {
             || run_through(&on, page, 2) >= MIN_PAGES
     }
 
+    /// Whether the very same words stand at this place on several pages.
+    fn is_the_same(&self, y: f32, part: &Part) -> bool {
+        let places = self.places.get(part.key.as_str()).map_or(&[][..], Vec::as_slice);
+        let same =
+            |(_, other_y, other): &&(usize, f32, &Part)| (other_y - y).abs() <= SAME_PLACE && other.text == part.text;
+        part.letters >= 3 && places.iter().filter(same).count() >= MIN_PAGES
+    }
+
     /// `3 of 9`, said on page 3 of 9, needs no repetition.
     fn is_page_of_pages(&self, page: usize, part: &Part) -> bool {
         matches!(part.key.as_str(), "page # of #" | "# of #" | "#/#" | "page #/#" | "- # of # -")
-            && part.numbers == [page as i64 + 1, self.pages as i64]
+            && matches!(part.numbers[..], [this, of] if i64::try_from(page + 1) == Ok(this) && i64::try_from(self.pages) == Ok(of))
     }
 }
 
@@ -263,20 +287,22 @@ fn text_len(edge: &Edge) -> usize {
     edge.parts.iter().map(|part| part.text.chars().count()).sum()
 }
 
-/// How many pages in a row, `step` apart, around `page` have the line.
+/// How many pages in a row, `step` apart, around `page` have the line. `on` ascends.
 fn run_through(on: &[usize], page: usize, step: usize) -> usize {
-    let after = (1..).take_while(|i| on.binary_search(&(page + i * step)).is_ok()).count();
-    let before = (1..).take_while(|i| page.checked_sub(i * step).is_some_and(|p| on.binary_search(&p).is_ok())).count();
+    let has = |page: usize| on.binary_search(&page).is_ok();
+    let after = (1..=on.len()).take_while(|i| has(page + i * step)).count();
+    let before = (1..=on.len()).take_while(|i| page.checked_sub(i * step).is_some_and(has)).count();
     1 + after + before
 }
 
 /// Whether one of the part's numbers goes up by one from page to page.
 fn follows_the_pages(page: usize, part: &Part, near: &[&(usize, f32, &Part)]) -> bool {
+    let offset = |value: i64, page: usize| i64::try_from(page).ok().map(|page| value - page);
     (0..part.numbers.len()).any(|n| {
-        let offset = part.numbers[n] - page as i64;
+        let here = offset(part.numbers[n], page);
         let with = near
             .iter()
-            .filter(|(other, _, p)| p.numbers.get(n).is_some_and(|value| value - *other as i64 == offset))
+            .filter(|(other, _, p)| p.numbers.get(n).is_some_and(|value| offset(*value, *other) == here))
             .count();
         // Front matter and body count apart, so not all pages need to agree.
         with >= 2 && with >= near.len().min(MIN_PAGES)

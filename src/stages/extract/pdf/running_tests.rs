@@ -1,3 +1,5 @@
+//! Running lines on pages made of given lines.
+
 use super::*;
 use crate::stages::extract::pdf::lines::Segment;
 
@@ -34,8 +36,8 @@ fn header_and_numbered_footer_go_and_the_body_stays() {
         .map(|n| {
             vec![
                 line(760.0, &[(50.0, "Eligibility Manual"), (450.0, "Release 25-01")]),
-                line(720.0, &[(50.0, &format!("Section text {} of this page", ["a", "b", "c", "d", "e"][n - 1]))]),
-                line(100.0, &[(50.0, "and its last line")]),
+                line(600.0, &[(50.0, &format!("Section text {} of this page", ["a", "b", "c", "d", "e"][n - 1]))]),
+                line(150.0, &[(50.0, "and its last line")]),
                 line(40.0, &[(280.0, &format!("Page {n} of 5"))]),
             ]
         })
@@ -67,14 +69,14 @@ fn page_numbers_in_any_dress_go() {
         let pages: Vec<Vec<Line>> = (0..count)
             .map(|n| {
                 let number = dress.replace("{}", &(n + 7).to_string());
-                vec![line(700.0, &[(50.0, &format!("body {n}"))]), line(30.0, &[(300.0, &number)])]
+                vec![line(600.0, &[(50.0, &format!("body {n}"))]), line(30.0, &[(300.0, &number)])]
             })
             .collect();
         assert!(kept(&pages).iter().all(|page| page.len() == 1), "{dress}");
     }
     let roman: Vec<Vec<Line>> = ["i", "ii", "iii", "iv"]
         .iter()
-        .map(|n| vec![line(700.0, &[(50.0, "preface")]), line(30.0, &[(300.0, n)])])
+        .map(|n| vec![line(600.0, &[(50.0, "preface")]), line(30.0, &[(300.0, n)])])
         .collect();
     assert!(kept(&roman).iter().all(|page| page == &["preface"]));
 }
@@ -83,7 +85,7 @@ fn page_numbers_in_any_dress_go() {
 fn numbers_that_do_not_count_the_pages_stay() {
     let pages: Vec<Vec<Line>> = [310, 275, 298, 290]
         .iter()
-        .map(|n| vec![line(700.0, &[(50.0, "rows")]), line(60.0, &[(300.0, &n.to_string())])])
+        .map(|n| vec![line(600.0, &[(50.0, "rows")]), line(60.0, &[(300.0, &n.to_string())])])
         .collect();
     assert!(kept(&pages).iter().all(|page| page.len() == 2));
 }
@@ -93,7 +95,7 @@ fn left_and_right_pages_may_differ() {
     let pages: Vec<Vec<Line>> = (0..8)
         .map(|n| {
             let head = if n % 2 == 0 { "Chapter two" } else { "The long title of the book" };
-            vec![line(760.0, &[(50.0, head)]), line(700.0, &[(50.0, &format!("words {n}"))])]
+            vec![line(760.0, &[(50.0, head)]), line(600.0, &[(50.0, &format!("words {n}"))])]
         })
         .collect();
     assert!(kept(&pages).iter().all(|page| page.len() == 1));
@@ -129,4 +131,16 @@ fn roman_numerals_are_read_in_lower_case_only() {
     assert_eq!(roman("-ix-"), Some(9));
     assert_eq!(roman("XIV"), None);
     assert_eq!(roman("mix"), None);
+}
+
+#[test]
+fn a_large_heading_on_every_page_stays() {
+    let pages: Vec<Vec<Line>> = (1..=5)
+        .map(|n| {
+            let mut heading = line(720.0, &[(50.0, &format!("Chapter {n}"))]);
+            heading.size = 18.0;
+            vec![line(760.0, &[(50.0, "The manual")]), heading, line(600.0, &[(50.0, "words of ordinary size")])]
+        })
+        .collect();
+    assert!(kept(&pages).iter().all(|page| page.len() == 2));
 }

@@ -23,8 +23,6 @@ pub(super) struct SidePage {
     /// The left edge of the text.
     pub(super) body_x: f32,
     anchors: Vec<Anchor>,
-    /// The heights of lines across the page, each from its bottom to its top.
-    across: Vec<(f32, f32)>,
 }
 
 /// How far right of the headings the text begins, at least, in points.
@@ -39,7 +37,7 @@ pub(super) fn recognise(lines: &[Line], width: f32) -> Option<SidePage> {
     }
     let body_size =
         median(lines.iter().flat_map(|l| &l.segments).filter(|s| s.x0 >= body_x - 4.0).map(|s| s.size).collect())?;
-    let mut page = SidePage { body_x, anchors: Vec::new(), across: Vec::new() };
+    let mut page = SidePage { body_x, anchors: Vec::new() };
     let (mut beside, mut headed_rows, mut body_rows) = (0, 0, 0);
     let (mut across_weight, mut all_weight) = (0, 0);
     let mut last_y = f32::MAX;
@@ -62,7 +60,6 @@ pub(super) fn recognise(lines: &[Line], width: f32) -> Option<SidePage> {
                 return None;
             }
             across_weight += if distinct { 0 } else { weight(&line.text()) };
-            page.across.push((line.y - 0.4 * line.size, line.y + 1.05 * line.size));
         }
         let text = strip.iter().map(|s| s.text.as_str()).collect::<Vec<_>>().join(" ");
         match page.anchors.last_mut() {
@@ -122,19 +119,10 @@ impl SidePage {
         &self.anchors
     }
 
-    /// The text's own areas within `page`, which excludes headings and lines across.
-    pub(super) fn body(&self, page: Area) -> Vec<Area> {
-        let [_, bottom, right, mut top] = page;
-        let left = self.body_x - 6.0;
-        let mut areas = Vec::new();
-        for (low, high) in &self.across {
-            if *high < top {
-                areas.push([left, *high, right, top]);
-            }
-            top = top.min(*low);
-        }
-        areas.push([left, bottom.min(top), right, top]);
-        areas
+    /// The text's own area within `page`. Lines across reach into it, and are known by where they begin.
+    pub(super) fn body(&self, page: Area) -> Area {
+        let [_, bottom, right, top] = page;
+        [self.body_x - 6.0, bottom, right, top]
     }
 }
 
@@ -180,8 +168,8 @@ mod tests {
             found,
             [("2.3 Households and how they are counted here", 700.0), ("Who is counted", 680.0), ("Absence", 596.0)]
         );
-        let areas = page.body([0.0, 50.0, 612.0, 750.0]);
-        assert_eq!(areas, [[178.0, 710.5, 612.0, 750.0], [178.0, 50.0, 612.0, 696.0]]);
+        let [left, bottom, right, top] = page.body([0.0, 50.0, 612.0, 750.0]).map(|x| x as i32);
+        assert_eq!((left, bottom, right, top), (178, 50, 612, 750));
     }
 
     #[test]
