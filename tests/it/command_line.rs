@@ -1,1 +1,118 @@
-//! x
+//! What the help says, and that commands do what it says.
+
+use crate::support::{Place, Server, expect, output, qaflow, run};
+
+#[test]
+fn help_teaches() {
+    let place = Place::new();
+    for (name, args) in [
+        ("help", &["--help"][..]),
+        ("help_run", &["run", "--help"]),
+        ("help_failures", &["failures", "--help"]),
+        ("help_verify", &["verify", "--help"]),
+    ] {
+        let said = expect(qaflow(&place.path(""), args).env("COLUMNS", "100"), 0);
+        insta::assert_snapshot!(name, said);
+    }
+}
+
+#[test]
+fn failures_are_listed_shown_and_retried() {
+    let place = Place::new();
+    let corpus = place.corpus(2, 1);
+    std::fs::write(corpus.join("broken.pdf"), "%PDF-1.4\nnothing of use\n").unwrap();
+    std::fs::write(corpus.join("empty.pdf"), "").unwrap();
+    let server = Server::start(&["--latency-ms", "0"]);
+    let config = place.config(&server, 4);
+    run(&place, &config, &[], 0);
+    let list = |args: &[&str]| expect(&mut qaflow(&place.path(""), args), 0);
+    let listed = list(&["failures", "list", "--json"].map(|s| s).iter().copied().chain(["--state", "state"]).collect::<Vec<_>>());
+    let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 2);
+    let empty = rows.iter().find(|row| row["document"] == "empty.pdf").unwrap();
+    assert_eq!(empty["reason"], "empty file (0 bytes)");
+    let id = empty["id"].as_str().unwrap();
+    let shown = list(&["failures", "show", &id[..8], "--state", "state"]);
+    assert!(shown.contains("empty.pdf") && shown.contains("empty file"), "{shown}");
+
+    // Too many failures: exit code 3, the results are there all the same.
+    let code = output(&mut qaflow(&place.path(""), &["run", "run.yaml", "--set", "max_failure_ratio=0.1"]));
+    assert_eq!(code.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&code.stderr).contains("2 of 4 items failed (50.0%)"));
+
+    // Retried: pending, and dead again after a run, since nothing has changed.
+    let said = list(&["failures", "retry", "--id", &id[..8], "--state", "state"]);
+    assert!(said.starts_with("1 pending again"), "{said}");
+    let verified = crate::support::verify(&place, "state");
+    assert_eq!(verified["stages"][0]["pending"], 1);
+    run(&place, &config, &[], 0);
+    assert_eq!(crate::support::verify(&place, "state")["stages"][0]["dead"], 2);
+}
+
+#[test]
+fn export_writes_the_same_files_again() {
+    let place = Place::new();
+    place.corpus(3, 2);
+    let server = Server::start(&["--latency-ms", "0"]);
+    let config = place.config(&server, 4);
+    let summary = run(&place, &config, &["--json"], 0);
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    let dataset = &place.results("out")["dataset.jsonl"];
+    assert_eq!(summary["pairs_accepted"].as_u64().unwrap() as usize, dataset.lines().count());
+    expect(&mut qaflow(&place.path(""), &["export", "--state", "state", "--out", "again"]), 0);
+    assert_eq!(place.results("out"), place.results("again"));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.path("again/manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest["files"]["dataset.jsonl"]["rows"].as_u64().unwrap() as usize, dataset.lines().count());
+    assert_eq!(manifest["finished"], true);
+}
+
+#[test]
+fn limit_and_shards_divide_the_corpus() {
+    let place = Place::new();
+    place.corpus(9, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    let config = place.config(&server, 4);
+    let documents = |extra: &[&str]| {
+        let mut args = extra.to_vec();
+        args.push("--json");
+        let said = run(&place, &config, &args, 0);
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["documents"].as_u64().unwrap()
+    };
+    assert_eq!(documents(&["--state", "few", "--out", "few-out", "--limit", "4"]), 4);
+    assert_eq!(documents(&["--state", "few", "--out", "few-out"]), 9, "the rest follows without the limit");
+    let a = documents(&["--state", "a", "--out", "a-out", "--shard", "0/2"]);
+    let b = documents(&["--state", "b", "--out", "b-out", "--shard", "1/2"]);
+    assert_eq!(a + b, 9);
+}
+
+#[test]
+fn doctor_checks_the_world() {
+    let place = Place::new();
+    place.corpus(2, 1);
+    let server = Server::start(&["--latency-ms", "0", "--max-model-len", "2000"]);
+    place.config(&server, 4);
+    let output = output(&mut qaflow(&place.path(""), &["doctor", "run.yaml"]));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("schema obeyed"), "{said}");
+    assert!(said.contains("BAD      context"), "the model's context is too short for generate: {said}");
+}
+
+#[test]
+fn the_configuration_reference_is_that_of_the_program() {
+    let place = Place::new();
+    let made = expect(&mut qaflow(&place.path(""), &["config-reference"]), 0);
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    assert!(made.trim() == committed.trim(), "docs/configuration.md is out of date: qaflow config-reference > docs/configuration.md");
+}
+
+#[test]
+fn shipped_configurations_are_sound() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
+    for entry in std::fs::read_dir(root).unwrap().flatten() {
+        let path = entry.path();
+        let loaded = qaflow::app::build::load(&path, &[]);
+        assert!(loaded.is_ok(), "{}: {:?}", path.display(), loaded.err());
+    }
+}

@@ -68,7 +68,7 @@ fn crates_that_are_pinned_are_used_in_one_file_each() {
         ("bincode", "store/codec.rs"),
         ("backoff", "llm/retry.rs"),
         ("marked_yaml", "config/yaml.rs"),
-        ("unpdf", "stages/extract/pdf/mod.rs"),
+        ("unpdf", "stages/extract/pdf/"),
     ] {
         for file in &files {
             let text = std::fs::read_to_string(file).unwrap();
@@ -79,7 +79,7 @@ fn crates_that_are_pinned_are_used_in_one_file_each() {
                     !code[..i].ends_with("::") && !code[..i].ends_with(|c: char| c.is_alphanumeric() || c == '_')
                 })
             });
-            assert!(!uses || file.ends_with(allowed), "{} uses {name}, which only {allowed} may", file.display());
+            assert!(!uses || file.to_string_lossy().contains(&format!("src/{allowed}")), "{} uses {name}, which only {allowed} may", file.display());
         }
     }
 }
