@@ -20,6 +20,7 @@ mod sentences;
 mod tests;
 mod tokenizer;
 mod vocabulary;
+pub mod weights;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -20,14 +20,8 @@ const SOURCE: &str = "## Appeals\n\nThe managed care plan must decide a standard
     | HW-2 | 12 |\n\nA member keeps the same coverage during the appeal when the member asks for a hearing before the \
     effective date of the change. The hearing officer must issue the decision within 9 business days after the hearing.\n";
 
-/// Where `qaflow model pull` puts the weights.
 fn weights() -> Option<PathBuf> {
-    let folder = std::env::var_os("QAFLOW_MODEL_DIR").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-        Some(cache.join("qaflow/models"))
-    })?;
-    let path = folder.join(crate::llm::download::WEIGHTS_FILE);
+    let path = super::weights::default_weights_path();
     if path.is_file() {
         return Some(path);
     }
@@ -167,6 +161,38 @@ fn given_up_requests_are_skipped() {
         model.complete(&request(Task::Free)).await.unwrap();
         assert!(begun.elapsed() < one * 3, "{:?} against {one:?}", begun.elapsed());
     });
+}
+
+#[test]
+fn the_size_of_the_thread_pool_changes_nothing() {
+    if weights().is_none() {
+        return;
+    }
+    // The pool is sized once a process, so each size gets a process of its own.
+    let answer = |threads: &str| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "llm::embedded::tests::print_one_answer", "--nocapture", "--ignored"])
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| line.split_once("answer: ")).map(|(_, answer)| answer.to_owned()).unwrap()
+    };
+    let one = answer("1");
+    assert!(one.contains("pairs"), "{one}");
+    assert_eq!(one, answer("2"));
+    assert_eq!(one, answer("3"));
+}
+
+#[test]
+#[ignore = "a part of the_size_of_the_thread_pool_changes_nothing"]
+#[expect(clippy::print_stdout, reason = "the parent process reads it")]
+fn print_one_answer() {
+    let engine = Engine::open(&weights().unwrap()).unwrap();
+    let (pairs, usage) = engine.perform(&generate(SOURCE, 5), None).unwrap();
+    let sentence = "The hearing officer must issue the decision within 9 business days after the hearing.";
+    let (likelihood, _) = engine.asker.likelihood(&engine.llama, &engine.tokenizer, sentence, "Who decides?").unwrap();
+    println!("answer: {pairs} {usage:?} {likelihood:?}");
 }
 
 /// Prints what the model makes of text files, for people to judge: `QAFLOW_READ="a.md b.md" cargo test --release
