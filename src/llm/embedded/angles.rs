@@ -110,7 +110,7 @@ static COUNT: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static DEFINITION: LazyLock<Option<Regex>> =
     LazyLock::new(|| rule(r"^((?:(?:An?|The) )?[^,;:]{3,60}?) (means|is an?|is the) (.+)$"));
 static CONDITION: LazyLock<Option<Regex>> =
-    LazyLock::new(|| rule(r"(?:^|[ ,])((?:only )?(?:when|if|unless|while|until|because) [^;]{12,})$"));
+    LazyLock::new(|| rule(r"(?:^|[ ,])((?:only )?(?:when|if|while|until) [^;]{12,})$"));
 
 /// The angles of a sentence, the most telling first; none where no rule fits.
 pub(super) fn angles(sentence: &str) -> Vec<Angle> {
@@ -134,11 +134,15 @@ pub(super) fn angles(sentence: &str) -> Vec<Angle> {
     let actor = ACTORS.contains(&head(clause.subject).as_str());
     if !clause.negated() && !clause.subject.starts_with("Only ") {
         let statement = &clause.rest[..joined(clause.rest)];
-        if let Some((focus, ask)) = quantity(statement) {
+        if let Some((focus, ask)) = quantity(statement, clause.verb) {
             add(&focus, format!("{ask} {inverted}"), "numeric");
         }
-        if let Some(c) = captures(&CONDITION, statement) {
-            add(part(&c, 1), format!("When {inverted}"), "conditional");
+        if let Some(condition) = captures(&CONDITION, statement).and_then(|c| c.get(1)) {
+            let (before, condition) = (&statement[..condition.start()], condition.as_str());
+            if !before.ends_with("even ") && !condition.contains(", and ") {
+                let ask = if condition.starts_with("until") { "Until when" } else { "When" };
+                add(condition, format!("{ask} {inverted}"), "conditional");
+            }
         }
         if actor && matches!(clause.verb, "must" | "may" | "shall" | "should") && !clause.rest.starts_with("be ") {
             // The condition or deadline stays in the question; the deed is what it asks for.
@@ -155,7 +159,7 @@ pub(super) fn angles(sentence: &str) -> Vec<Angle> {
         }
     }
     // A thing is asked for only by what is or may be done with it: "What includes a notice?" is no question.
-    if !clause.subject.starts_with("No ") && (actor || (clause.auxiliary && !clause.negated())) {
+    if !clause.subject.starts_with("No ") && (actor || done_to(&clause)) {
         let verb = if actor && clause.verb == "are" { "is" } else { clause.verb };
         // The first telling word keeps the question on the sentence's own statement.
         let mut lead = String::new();
@@ -177,6 +181,12 @@ pub(super) fn sayable(sentence: &str, angle: &Angle) -> String {
     let first = joined(sentence);
     let statement = if first > at { &sentence[..first] } else { sentence };
     if angle.focus.is_empty() { statement.to_owned() } else { statement.replacen(&angle.focus, " ", 1) }
+}
+
+/// Whether a statement says what is, or is to be, done with its subject.
+fn done_to(clause: &Clause<'_>) -> bool {
+    let passive = matches!(clause.verb, "is" | "was") || (clause.auxiliary && clause.rest.starts_with("be "));
+    passive && !clause.negated()
 }
 
 /// Where a second statement is joined on; the length of the text if none is.
@@ -227,15 +237,17 @@ fn definition(sentence: &str) -> Option<(&str, &str, &str)> {
     (!inner && !conditional && words(subject).count() <= 5 && words(rest).count() >= 4).then_some((subject, verb, rest))
 }
 
-/// The first quantity of a text, and the words that ask for it.
-fn quantity(text: &str) -> Option<(String, String)> {
-    // A quantity inside a condition or an inner clause belongs to that, not to the statement.
-    let inner = [" when ", " if ", " unless ", " while ", " that ", " who ", " which ", " because "]
-        .iter()
-        .filter_map(|mark| text.find(mark))
-        .chain(["when ", "only when ", "if ", "only if ", "while "].iter().filter(|m| text.starts_with(**m)).map(|_| 0))
-        .min()
-        .unwrap_or(text.len());
+/// The first quantity of what follows `verb`, and the words that ask for it.
+fn quantity(text: &str, verb: &str) -> Option<(String, String)> {
+    // A quantity inside a condition or an inner clause belongs to that, not to the statement; a deadline behind an
+    // inner clause mostly belongs to the statement.
+    let first = |marks: &[&str]| {
+        let begins = marks.iter().any(|mark| text.starts_with(mark.trim_start())) || text.starts_with("only ");
+        let found = marks.iter().filter_map(|mark| text.find(mark)).min().unwrap_or(text.len());
+        if begins { 0 } else { found }
+    };
+    let condition = first(&[" when ", " if ", " unless ", " while ", " because "]);
+    let inner = condition.min(first(&[" that ", " who ", " which "]));
     let outer = |c: &Captures<'_>| c.get(0).is_some_and(|m| m.start() < inner);
     if let Some(c) = captures(&MONEY, text).filter(outer) {
         return Some((part(&c, 0).into(), "How much".into()));
@@ -245,15 +257,26 @@ fn quantity(text: &str) -> Option<(String, String)> {
     }
     if let Some(c) = captures(&PERIOD, text) {
         let (whole, lead) = (part(&c, 0), part(&c, 1).to_lowercase());
-        if [" last ", " first ", " next "].iter().any(|w| whole.contains(w)) || !(outer(&c) || lead == "within") {
+        let start = c.get(0).map_or(0, |m| m.start());
+        let placed = start < inner || (lead == "within" && start < condition);
+        let part_of_phrase = [" of", " any", " every", " the"].iter().any(|w| text[..start].trim_end().ends_with(w));
+        let has = matches!(verb, "has" | "have" | "is" | "are" | "equals")
+            || text.starts_with("have ")
+            || text.starts_with("be ");
+        let behind = c.get(0).map_or("", |m| &text[m.end()..]);
+        let relative = behind.starts_with(" before ") || behind.starts_with(" after ");
+        if !placed
+            || [" last ", " first ", " next "].iter().any(|w| whole.contains(w))
+            || (lead.is_empty() && (part_of_phrase || !(has || relative)))
+            || (lead != "within" && part_of_phrase)
+        {
             return None;
         }
         let unit = format!("{}{}s", part(&c, 3).replace("more ", ""), part(&c, 4));
-        let behind = c.get(0).map_or("", |m| &text[m.end()..]);
         if behind.starts_with(" old") {
             return Some((format!("{whole} old"), "How old".into()));
         }
-        if (behind.starts_with(" before ") || behind.starts_with(" after ")) && lead != "within" {
+        if relative && lead != "within" {
             let until = behind.find([',', ';']).unwrap_or(behind.len());
             if words(&behind[..until]).count() <= 5 {
                 return Some((format!("{whole}{}", &behind[..until]), format!("How many {unit}{}", &behind[..until])));

@@ -21,7 +21,6 @@ const VERBS: &[&str] = &[
     "conducts",
     "contains",
     "continues",
-    "costs",
     "counts",
     "covers",
     "decides",
@@ -126,8 +125,12 @@ impl<'a> Clause<'a> {
             if start > 0 && bare == word && (auxiliary || VERBS.binary_search(&bare).is_ok() || bare == "has") {
                 let subject = sentence[..start].trim_end();
                 let rest = sentence.get(at..)?.trim_end_matches('.');
-                let plain =
-                    subject.chars().count() <= 90 && !subject.contains([',', ';', ':', '(']) && !rest.is_empty();
+                // An article with a capital inside is a heading that ran into the sentence.
+                let run_in = subject.split(' ').skip(1).any(|w| matches!(w, "A" | "An" | "The"));
+                let plain = !run_in
+                    && subject.chars().count() <= 90
+                    && !subject.contains([',', ';', ':', '('])
+                    && !rest.is_empty();
                 return plain.then_some(Self { subject, verb: bare, auxiliary, rest });
             }
         }
@@ -205,6 +208,7 @@ mod tests {
         }
         assert_eq!(inverted("When a member moves, the county must be told."), None);
         assert_eq!(inverted("A letter that the member signed is kept."), None);
+        assert_eq!(inverted("Carrying out the decision The agency must act at once."), None);
         assert_eq!(inverted("Nothing here to split."), None);
     }
 }

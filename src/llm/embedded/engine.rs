@@ -59,6 +59,10 @@ impl Engine {
         let content = Content::read(&mut reader).map_err(|e| unusable(first_line(&e)))?;
         let tokenizer = Tokenizer::from_gguf(&content).map_err(&unusable)?;
         let llama = Llama::load(&content, &mut reader).map_err(|e| unusable(first_line(&e)))?;
+        if tokenizer.vocabulary() != llama.vocabulary() {
+            let (words, rows) = (tokenizer.vocabulary(), llama.vocabulary());
+            return Err(unusable(format!("its tokenizer has {words} tokens and its embedding {rows}")));
+        }
         let asker = Asker::new(&llama, &tokenizer).map_err(&unusable)?;
         Ok(Self { llama, tokenizer, asker })
     }
@@ -91,7 +95,7 @@ impl Engine {
             .into_iter()
             .map(|chosen| GeneratedPair {
                 question_type: filter::type_name(chosen.angle.kind, types),
-                question: chosen.question,
+                question: uncapitalised(&chosen.question, &picked[chosen.sentence].text, source),
                 answer: picked[chosen.sentence].text.clone(),
                 quote: picked[chosen.sentence].quote.to_owned(),
             })
@@ -105,6 +109,20 @@ impl Engine {
         let (likelihood, tokens) = self.asker.likelihood(&self.llama, &self.tokenizer, &told, &asked)?;
         let judgement = judge(pair, likelihood);
         Ok((serde_json::to_string(&judgement).map_err(|e| e.to_string())?, tokens))
+    }
+}
+
+/// The question with the sentence's first word in lower case, if the source writes it so elsewhere: "What is Prior
+/// authorization?" has its capital only from its place.
+fn uncapitalised(question: &str, sentence: &str, source: &str) -> String {
+    let Some(first) = super::words::words(sentence).next() else { return question.to_owned() };
+    let lower = first.to_lowercase();
+    let elsewhere = || super::words::words(source).any(|word| word == lower);
+    match question.split_once(&format!(" {first}")) {
+        Some((before, behind)) if !behind.starts_with(char::is_alphanumeric) && lower != first && elsewhere() => {
+            format!("{before} {lower}{behind}")
+        }
+        _ => question.to_owned(),
     }
 }
 
@@ -171,6 +189,16 @@ mod tests {
         assert_eq!(value, json!({"n": 3, "s": "a", "l": ["x", "x"]}));
         assert_eq!(free(Some(&schema("no json"))), "{}");
         assert!(free(None).ends_with('.'));
+    }
+
+    #[test]
+    fn a_capital_from_the_place_goes() {
+        let source = "Prior authorization is an approval. A request for prior authorization is free.";
+        let sentence = "Prior authorization is an approval.";
+        assert_eq!(uncapitalised("What is Prior authorization?", sentence, source), "What is prior authorization?");
+        assert_eq!(uncapitalised("What is Medicaid?", "Medicaid is a program.", source), "What is Medicaid?");
+        assert_eq!(uncapitalised("What is A1c?", "A test is a test.", "A test is a test."), "What is A1c?");
+        assert_eq!(uncapitalised("What is it?", "", ""), "What is it?");
     }
 
     #[test]

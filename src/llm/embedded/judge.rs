@@ -1,6 +1,8 @@
 //! A judge for demonstrations: clarity from the model's likelihood, the rest by rule. It shows how marks flow and
 //! sorts out what is plainly wrong; it is no replacement for a large model or a person.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::words::{content, coverage, fold, numbers, words};
@@ -59,15 +61,15 @@ fn clarity(question: &str, likelihood: f64) -> (u8, String) {
         why += ", and it plainly asks for a meaning";
     } else if all.len() < 5 {
         mark = mark.saturating_sub(1);
-        why += &format!(", less 1 for only {} words", all.len());
+        let _ = write!(why, ", less 1 for only {} words", all.len());
     }
     if all.len() > 30 {
         mark = mark.saturating_sub(1);
-        why += &format!(", less 1 for {} words", all.len());
+        let _ = write!(why, ", less 1 for {} words", all.len());
     }
     if let Some(word) = all.iter().find(|w| VAGUE.contains(w)) {
         mark = mark.saturating_sub(1);
-        why += &format!(", less 1 for the vague word {word}");
+        let _ = write!(why, ", less 1 for the vague word {word}");
     }
     if !question.trim_end().ends_with('?') {
         mark = mark.saturating_sub(1);

@@ -20,6 +20,7 @@ mod sentences;
 mod tests;
 mod tokenizer;
 mod vocabulary;
+pub mod weights;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +45,9 @@ pub struct EmbeddedModel {
     jobs: mpsc::Sender<Job>,
 }
 
+/// The variable by which candle and rayon size their pools.
+const POOL_SIZE: &str = "RAYON_NUM_THREADS";
+
 struct Job {
     task: Task,
     schema: Option<Arc<Schema>>,
@@ -54,8 +58,8 @@ impl EmbeddedModel {
     /// Loads a GGUF file, which takes about a second and 650 MB of memory, and starts `threads` threads (at least
     /// one), each of which answers one request at a time from the same weights.
     ///
-    /// Within a request, matrix products are shared out over rayon's global pool, whose size the environment variable
-    /// `RAYON_NUM_THREADS` sets; neither number changes an answer.
+    /// Call [`compute_in_one_thread`] first thing in `main`, or each of them shares every small matrix product out over
+    /// all cores. Neither changes an answer.
     ///
     /// # Errors
     /// [`LlmError::Misconfigured`] if the file is missing, damaged or of another model.
@@ -75,6 +79,35 @@ impl EmbeddedModel {
         }
         Ok(Self { jobs })
     }
+}
+
+/// Makes each matrix product stay in the thread that asks for it, by restarting the program in its place (same process
+/// id, same arguments) with `RAYON_NUM_THREADS=1`; does nothing where that variable is set, to whatever.
+///
+/// candle reads the variable at every product and has no other switch, and a process cannot safely set its own
+/// variables. Shared out over a pool, this model's small products cost more than twice the processor time.
+///
+/// Call it before any thread is started or anything is read from standard input.
+///
+/// # Errors
+/// If the program cannot be started again; all goes on then, only slower. Where processes cannot be replaced it does
+/// nothing.
+pub fn compute_in_one_thread() -> std::io::Result<()> {
+    if std::env::var_os(POOL_SIZE).is_some() {
+        return Ok(());
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        let mut arguments = std::env::args_os();
+        let mut program = std::process::Command::new(std::env::current_exe()?);
+        if let Some(name) = arguments.next() {
+            program.arg0(name);
+        }
+        Err(program.args(arguments).env(POOL_SIZE, "1").exec())
+    }
+    #[cfg(not(unix))]
+    Ok(())
 }
 
 /// Answers jobs until nobody can ask any more.

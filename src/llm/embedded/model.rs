@@ -1,7 +1,7 @@
 //! A Llama decoder on the CPU: one shared prefix of keys and values, and rows that go on from it in one batch.
 //!
-//! The architecture is that of Touvron et al., "Llama 2" (2023): RMS norm, rotary positions, grouped queries, SwiGLU.
-//! Weights are dequantised to 32-bit floats when they are loaded, because candle has no fast kernel for Q4_1.
+//! The architecture is that of Touvron et al., "Llama 2" (2023): RMS norm, rotary positions, grouped queries, `SwiGLU`.
+//! Weights are dequantised to 32-bit floats when they are loaded, because candle has no fast kernel for `Q4_1`.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -24,7 +24,7 @@ struct Shape {
 
 struct Layer {
     attention_norm: Tensor,
-    /// Queries, keys and values in one matrix, transposed for `x @ w`.
+    /// Queries, keys and values in one matrix.
     qkv: Tensor,
     output: Tensor,
     ffn_norm: Tensor,
@@ -94,11 +94,11 @@ impl Llama {
             let value = part("attn_v")?;
             layers.push(Layer {
                 attention_norm: part("attn_norm")?,
-                qkv: Tensor::cat(&[query, key, value], 0)?.t()?,
-                output: part("attn_output")?.t()?,
+                qkv: Tensor::cat(&[query, key, value], 0)?,
+                output: part("attn_output")?,
                 ffn_norm: part("ffn_norm")?,
-                gate_up: Tensor::cat(&[part("ffn_gate")?, part("ffn_up")?], 0)?.t()?,
-                down: part("ffn_down")?.t()?,
+                gate_up: Tensor::cat(&[part("ffn_gate")?, part("ffn_up")?], 0)?,
+                down: part("ffn_down")?,
             });
         }
         let embedding = tensor("token_embd.weight".into())?;
@@ -127,7 +127,7 @@ impl Llama {
 
     /// The logits `[n, vocabulary]` of hidden states `[n, dim]`.
     pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.contiguous()?.matmul(&self.embedding.t()?)
+        linear(&hidden.contiguous()?, &self.embedding)
     }
 
     /// Adds tokens to each row. Returns the hidden states `[rows, longest, dim]`; rows with fewer tokens stand at
@@ -175,11 +175,12 @@ impl Llama {
                 prefix.layers.get(i),
                 &mut rows.layers[i],
             )?;
-            x = (x + mixed.matmul(&layer.output)?)?;
-            let gate_up = self.norm(&x, &layer.ffn_norm)?.matmul(&layer.gate_up)?;
+            x = (x + linear(&mixed, &layer.output)?)?;
+            let gate_up = linear(&self.norm(&x, &layer.ffn_norm)?, &layer.gate_up)?;
             let width = gate_up.dims()[1] / 2;
             let gate = gate_up.narrow(1, 0, width)?.silu()?;
-            x = (x + (gate * gate_up.narrow(1, width, width)?)?.matmul(&layer.down)?)?;
+            let gated = (gate * gate_up.narrow(1, width, width)?)?;
+            x = (x + linear(&gated, &layer.down)?)?;
         }
         self.norm(&x, &self.final_norm)?.reshape((batch, new, self.shape.dim))
     }
@@ -197,7 +198,7 @@ impl Llama {
     ) -> Result<Tensor> {
         let Shape { dim, heads, kv_heads, head_dim, .. } = self.shape;
         let groups = heads / kv_heads;
-        let qkv = x.matmul(&layer.qkv)?;
+        let qkv = linear(x, &layer.qkv)?;
         let split = |from: usize, count: usize| {
             qkv.narrow(1, from * head_dim, count * head_dim)?.reshape((batch * new, count, head_dim))
         };
@@ -260,13 +261,18 @@ impl Rows {
     }
 }
 
+/// `x @ weight.t()`, computed the other way round: for the few rows of a batch that is up to three times as fast.
+fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    weight.matmul(&x.t()?)?.t()?.contiguous()
+}
+
 /// GGUF keeps the two halves of a rotary pair side by side; this puts first halves first again.
 fn halves(weight: &Tensor, heads: usize, head_dim: usize) -> Result<Tensor> {
     let (rows, columns) = weight.dims2()?;
     weight.reshape((heads, head_dim / 2, 2, columns))?.transpose(1, 2)?.contiguous()?.reshape((rows, columns))
 }
 
-/// Cosines and sines `[positions, head_dim]` of the rotary embedding (Su et al., "RoFormer", 2021).
+/// Cosines and sines `[positions, head_dim]` of the rotary embedding (Su et al., "`RoFormer`", 2021).
 fn rotations(head_dim: usize, base: f64, device: &Device) -> Result<(Tensor, Tensor)> {
     let half = head_dim / 2;
     let mut angles = Vec::with_capacity(MAX_POSITIONS * head_dim);

@@ -102,7 +102,7 @@ impl Asker {
         let mut texts = Vec::with_capacity(asks.len());
         let (mut all, mut fork) = (Vec::new(), Vec::new());
         for (i, (sentence, angles)) in asks.iter().enumerate() {
-            let text = self.text(tokenizer, sentence)?;
+            let text = Self::text(tokenizer, sentence)?;
             tokens.prompt += (self.prefix.length + text.len()) as u64;
             tokens.cached += self.prefix.length as u64;
             texts.push(text);
@@ -211,7 +211,7 @@ impl Asker {
         sentence: &str,
         question: &str,
     ) -> Result<(f64, Tokens), String> {
-        let mut text = self.text(tokenizer, sentence)?;
+        let mut text = Self::text(tokenizer, sentence)?;
         let asked = tokenizer.encode(question)?;
         let before = text.len();
         text.extend(&asked);
@@ -234,7 +234,7 @@ impl Asker {
         Ok(chosen.into_iter().map(f64::from).sum())
     }
 
-    fn text(&self, tokenizer: &Tokenizer, sentence: &str) -> Result<Vec<u32>, String> {
+    fn text(tokenizer: &Tokenizer, sentence: &str) -> Result<Vec<u32>, String> {
         let mut text = tokenizer.turn("user", &prompt(sentence))?;
         text.extend(tokenizer.open("assistant")?);
         Ok(text)

@@ -389,10 +389,13 @@ mod tests {
 
     #[test]
     fn picks_are_spread_over_the_source() {
+        use std::fmt::Write as _;
         let mut source = String::new();
         for i in 0..12 {
-            source +=
-                &format!("The agency number {i} must answer every letter of a member within {i}0 calendar days. ");
+            let _ = write!(
+                source,
+                "The agency number {i} must answer every letter of a member within {i}0 calendar days. "
+            );
         }
         let picked = pick(&source, 4, |_| true);
         let quarters: Vec<_> = picked.iter().map(|s| s.start * 4 / source.len()).collect();

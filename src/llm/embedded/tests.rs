@@ -20,14 +20,8 @@ const SOURCE: &str = "## Appeals\n\nThe managed care plan must decide a standard
     | HW-2 | 12 |\n\nA member keeps the same coverage during the appeal when the member asks for a hearing before the \
     effective date of the change. The hearing officer must issue the decision within 9 business days after the hearing.\n";
 
-/// Where `qaflow model pull` puts the weights.
 fn weights() -> Option<PathBuf> {
-    let folder = std::env::var_os("QAFLOW_MODEL_DIR").map(PathBuf::from).or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))?;
-        Some(cache.join("qaflow/models"))
-    })?;
-    let path = folder.join(crate::llm::download::WEIGHTS_FILE);
+    let path = super::weights::default_weights_path();
     if path.is_file() {
         return Some(path);
     }
@@ -169,55 +163,108 @@ fn given_up_requests_are_skipped() {
     });
 }
 
-/// Prints what the model makes of text files, for people to judge: `QAFLOW_READ="a.md b.md" cargo test --release
-/// --lib embedded::tests::reading -- --nocapture --ignored`.
+/// Runs an ignored test in a process of its own, since pools are sized by its environment, and returns what stands
+/// behind `label` in its output.
+fn helper(test: &str, pool: Option<&str>, label: &str) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("llm::embedded::tests::{test}"), "--nocapture", "--ignored"]);
+    command.env_remove(super::POOL_SIZE).envs(pool.map(|size| (super::POOL_SIZE, size)));
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    text.lines().find_map(|line| line.split_once(label)).map(|(_, found)| found.to_owned()).unwrap()
+}
+
+#[test]
+fn the_program_restarts_itself_to_compute_in_one_thread() {
+    assert_eq!(helper("print_pool_size", None, "pool: "), "1");
+    assert_eq!(helper("print_pool_size", Some("5"), "pool: "), "5", "what the user set stays");
+}
+
+#[test]
+#[ignore = "a part of the_program_restarts_itself_to_compute_in_one_thread"]
+#[expect(clippy::print_stdout, reason = "the parent process reads it")]
+fn print_pool_size() {
+    super::compute_in_one_thread().unwrap();
+    println!("pool: {}", std::env::var(super::POOL_SIZE).unwrap());
+}
+
+#[test]
+fn the_size_of_the_thread_pool_changes_nothing() {
+    if weights().is_none() {
+        return;
+    }
+    let answer = |threads: &str| helper("print_one_answer", Some(threads), "answer: ");
+    let one = answer("1");
+    assert!(one.contains("pairs"), "{one}");
+    assert_eq!(one, answer("2"));
+    assert_eq!(one, answer("3"));
+}
+
+#[test]
+#[ignore = "a part of the_size_of_the_thread_pool_changes_nothing"]
+#[expect(clippy::print_stdout, reason = "the parent process reads it")]
+fn print_one_answer() {
+    let engine = Engine::open(&weights().unwrap()).unwrap();
+    let (pairs, usage) = engine.perform(&generate(SOURCE, 5), None).unwrap();
+    let sentence = "The hearing officer must issue the decision within 9 business days after the hearing.";
+    let (likelihood, _) = engine.asker.likelihood(&engine.llama, &engine.tokenizer, sentence, "Who decides?").unwrap();
+    println!("answer: {pairs} {usage:?} {likelihood:?}");
+}
+
+/// Prints what the model makes of text files, for people to judge, and how long it took: `QAFLOW_READ="a.md b.md"
+/// QAFLOW_THREADS=2 cargo test --release --lib embedded::tests::reading -- --nocapture --ignored`.
 #[test]
 #[ignore = "for people"]
 #[expect(clippy::print_stdout, reason = "for people")]
 fn reading() {
     let Some(path) = weights() else { return };
-    let engine = Engine::open(&path).unwrap();
-    let (mut chunks, mut kept, mut fails, mut begun) = (0, 0, 0, Duration::ZERO);
-    let mut scoring = Duration::ZERO;
+    let threads = std::env::var("QAFLOW_THREADS").map_or(1, |n| n.parse().unwrap());
+    let model = EmbeddedModel::open(&path, threads).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let all = |tasks: Vec<Task>| -> Vec<(Value, u64)> {
+        let requests: Vec<_> = tasks.into_iter().map(request).collect();
+        let answers = runtime.block_on(futures::future::join_all(requests.iter().map(|r| model.complete(r))));
+        let read = |c: crate::model::llm::Completion| {
+            let new = c.usage.prompt_tokens - c.usage.cached_tokens + c.usage.completion_tokens;
+            (serde_json::from_str(&c.content).unwrap(), new)
+        };
+        answers.into_iter().map(|a| read(a.unwrap())).collect()
+    };
+    let mut chunks: Vec<Arc<str>> = Vec::new();
     for file in std::env::var("QAFLOW_READ").unwrap().split_whitespace() {
-        let text = std::fs::read_to_string(file).unwrap();
-        let all: Vec<char> = text.chars().collect();
-        for chunk in all.chunks(1500) {
-            let source: String = chunk.iter().collect();
-            let start = Instant::now();
-            let (content, _) = engine.perform(&generate(&source, 5), None).unwrap();
-            begun += start.elapsed();
-            chunks += 1;
-            let answer: Value = serde_json::from_str(&content).unwrap();
-            for pair in answer["pairs"].as_array().unwrap() {
-                let text = |name: &str| pair[name].as_str().unwrap().to_owned();
-                kept += 1;
-                let trip = super::answers::retrieve(&source, &text("question"));
-                let round = trip.as_ref() == Some(&text("answer"));
-                fails += usize::from(!round);
-                let start = Instant::now();
-                let task = Task::Score {
-                    source: source.as_str().into(),
-                    question: text("question"),
-                    answer: text("answer"),
-                    quote: text("quote"),
-                };
-                let (marks, _) = engine.perform(&task, None).unwrap();
-                scoring += start.elapsed();
-                let marks: Value = serde_json::from_str(&marks).unwrap();
-                println!(
-                    "{} [{}] {}{}{}{} {}\n      {}",
-                    if round { " " } else { "X" },
-                    text("question_type"),
-                    marks["clarity"],
-                    marks["accuracy"],
-                    marks["relevance"],
-                    marks["overall"],
-                    text("question"),
-                    text("answer")
-                );
-            }
-        }
+        let text: Vec<char> = std::fs::read_to_string(file).unwrap().chars().collect();
+        chunks.extend(text.chunks(1500).map(|c| c.iter().collect::<String>().into()));
     }
-    println!("{chunks} chunks in {begun:?}, {kept} pairs scored in {scoring:?}, {fails} fail the round trip");
+    let begun = Instant::now();
+    let made = all(chunks.iter().map(|c| generate(c, 5)).collect());
+    let making = begun.elapsed();
+    let pairs: Vec<(&Arc<str>, &Value)> = chunks
+        .iter()
+        .zip(&made)
+        .flat_map(|(c, (m, _))| m["pairs"].as_array().unwrap().iter().map(move |p| (c, p)))
+        .collect();
+    let text = |pair: &Value, name: &str| pair[name].as_str().unwrap().to_owned();
+    let begun = Instant::now();
+    let score = |(source, pair): &(&Arc<str>, &Value)| Task::Score {
+        source: Arc::clone(source),
+        question: text(pair, "question"),
+        answer: text(pair, "answer"),
+        quote: text(pair, "quote"),
+    };
+    let marks = all(pairs.iter().map(score).collect());
+    let scoring = begun.elapsed();
+    let mut lost = 0;
+    for ((source, pair), (marks, _)) in pairs.iter().zip(&marks) {
+        let round = super::answers::retrieve(source, &text(pair, "question")) == Some(text(pair, "answer"));
+        lost += u32::from(!round);
+        let marks: Vec<String> = ["clarity", "accuracy", "relevance"].iter().map(|m| marks[m].to_string()).collect();
+        let (flag, marks) = (if round { ' ' } else { 'X' }, marks.concat());
+        println!("{flag} {marks} [{}] {}", text(pair, "question_type"), text(pair, "question"));
+        println!("        {}", text(pair, "answer"));
+    }
+    let tokens: u64 = made.iter().map(|m| m.1).sum();
+    println!(
+        "{} chunks, {tokens} tokens in {making:?}; {} pairs scored in {scoring:?}; {lost} fail the round trip",
+        chunks.len(),
+        pairs.len()
+    );
 }

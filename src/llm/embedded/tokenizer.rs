@@ -1,4 +1,4 @@
-//! SmolLM2's tokenizer, built from the vocabulary and merges that a GGUF file carries.
+//! The tokenizer of `SmolLM2`, built from the vocabulary and merges that a GGUF file carries.
 
 use candle_core::quantized::gguf_file::{Content, Value};
 use tokenizers::Tokenizer as Inner;
@@ -51,6 +51,11 @@ impl Tokenizer {
         Ok(Self { inner, turn })
     }
 
+    /// Number of tokens in the vocabulary.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
     /// The tokens of a text. Special tokens written out in it are plain text here.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| e.to_string())?;
@@ -62,7 +67,7 @@ impl Tokenizer {
         self.inner.decode(tokens, false).map_err(|e| e.to_string())
     }
 
-    /// A whole turn of a conversation in the ChatML form that the model was tuned on.
+    /// A whole turn of a conversation in the `ChatML` form that the model was tuned on.
     pub(super) fn turn(&self, role: &str, text: &str) -> Result<Vec<u32>, String> {
         let mut tokens = self.open(role)?;
         tokens.extend(self.encode(text)?);

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use super::tokenizer::Tokenizer;
 use super::words::{is_stop_word, words};
 
-/// Words that any question may use.
+/// Words that any question may use: none that could turn its meaning, as "before" or "not" would.
 const COMMON: &[&str] = &[
-    "a", "after", "allowed", "an", "and", "are", "as", "at", "be", "before", "by", "can", "during", "for", "from",
-    "has", "have", "if", "in", "into", "is", "may", "must", "needed", "not", "of", "on", "or", "receive", "required",
-    "that", "the", "to", "under", "was", "were", "when", "who", "with", "without",
+    "a", "an", "and", "are", "as", "at", "be", "by", "can", "for", "from", "has", "have", "if", "in", "into", "is",
+    "may", "must", "of", "on", "or", "that", "the", "to", "was", "were", "when", "who", "with",
 ];
 
 /// One place within the words.
