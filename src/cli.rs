@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
+use crate::app::model_pull::PullOptions;
 use crate::app::run::RunArgs;
 use crate::app::simulate_llm::SimulateArgs;
 use crate::app::status::StatusArgs;
@@ -20,7 +21,10 @@ use crate::sources::Shard;
 ///
 /// Every item is checkpointed: whatever ends a run, the same command goes on exactly where it was.
 #[derive(Debug, Parser)]
-#[command(name = "qaflow", version, after_help = "Exit codes:
+#[command(
+    name = "qaflow",
+    version,
+    after_help = "Exit codes:
   0   everything is done
   1   error
   2   bad usage or configuration
@@ -29,7 +33,8 @@ use crate::sources::Shard;
 
 Start here:
   qaflow model pull                         fetch the demo model
-  qaflow run configs/quickstart.yaml        run it over samples/")]
+  qaflow run configs/quickstart.yaml        run it over samples/"
+)]
 pub struct Cli {
     /// Log more
     #[arg(long, short, global = true)]
@@ -176,7 +181,7 @@ enum FailuresCommand {
     Retry {
         #[command(flatten)]
         state: StateOption,
-        /// Only those with this label, as in no_text_layer
+        /// Only those with this label, as in `encrypted`
         #[arg(long)]
         label: Option<String>,
         /// Only this one, by the beginning of its id
@@ -200,9 +205,7 @@ enum ModelCommand {
 
 fn shard(text: &str) -> Result<Shard, String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    parts
-        .and_then(|(i, n)| Shard::new(i, n))
-        .ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
+    parts.and_then(|(i, n)| Shard::new(i, n)).ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
 }
 
 impl Cli {
@@ -236,6 +239,12 @@ fn run(parsed: Result<Cli, clap::Error>) -> u8 {
         }
     };
     cli.start_log();
+    // A run may use the embedded model; see there why this must come before any thread.
+    if matches!(cli.command, Command::Run(_))
+        && let Err(error) = crate::llm::embedded::compute_in_one_thread()
+    {
+        tracing::debug!("not restarted for the embedded model, which is slower so: {error}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -295,7 +304,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         }
         Command::Doctor { config, set, json } => crate::app::doctor::doctor(&DoctorArgs { config, set, json }).await,
         Command::Model { action: ModelCommand::Pull { from, to } } => {
-            let _ = (from, to);
+            let path = crate::app::model_pull::pull(PullOptions { from, to, ..PullOptions::default() }).await?;
+            crate::app::export::print(&path.display().to_string());
             Ok(Exit::Done)
         }
         Command::SimulateLlm(args) => {

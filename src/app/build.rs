@@ -94,12 +94,7 @@ impl LlmClient for LazyEmbedded {
 ///
 /// # Errors
 /// If weights or keys are missing or an address cannot be used.
-pub fn model(
-    llm: &LlmConfig,
-    store: &Arc<dyn Store>,
-    commit: &Arc<dyn Commit>,
-    stop: &Stop,
-) -> anyhow::Result<Model> {
+pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, stop: &Stop) -> anyhow::Result<Model> {
     let journaled = |inner: Box<dyn LlmClient>| -> Arc<dyn LlmClient> {
         Arc::new(Journaled::new(inner, Arc::clone(store), Arc::clone(commit)))
     };
@@ -116,16 +111,15 @@ pub fn model(
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads as usize,
         };
-        // One request at a time: the model batches the sentences of one request, and the furthest stage goes first.
-        let slots = Slots::new(1);
+        // As many requests at a time as the model has threads; the furthest stage goes first.
+        let slots = Slots::new(threads);
         let lazy = LazyEmbedded { weights, threads, model: tokio::sync::OnceCell::new() };
         let slotted = Slotted::new(lazy, slots.clone(), stop.token());
         return Ok(Model { client: journaled(Box::new(slotted)), slots, probe: None });
     }
     let client = Arc::new(openai(llm)?);
     let schema_expected = llm.structured_output != config::StructuredOutput::None;
-    let probe =
-        Arc::new(Probed::new(client, llm.model.as_str().into(), schema_expected, llm.wait_for_server));
+    let probe = Arc::new(Probed::new(client, llm.model.as_str().into(), schema_expected, llm.wait_for_server));
     let slots = Slots::new(match llm.concurrency {
         Concurrency::Fixed(limit) => limit as usize,
         Concurrency::Auto => 32,
@@ -136,8 +130,7 @@ pub fn model(
             stop.request(StopReason::Limit(why));
         })
     };
-    let policy =
-        RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
+    let policy = RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
     let slotted = Slotted::new(Arc::clone(&probe), slots.clone(), stop.token());
     let retried = Retried::new(slotted, policy, stop.token(), give_up);
     Ok(Model { client: journaled(Box::new(retried)), slots, probe: Some(probe) })
@@ -172,11 +165,7 @@ pub fn openai(llm: &LlmConfig) -> anyhow::Result<OpenAiClient> {
 ///
 /// # Errors
 /// What a stage lacks.
-pub fn flow(
-    loaded: &Configuration,
-    texts: Arc<dyn TextStore>,
-    model: &Model,
-) -> anyhow::Result<Flow> {
+pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) -> anyhow::Result<Flow> {
     let context = StageContext {
         texts,
         llm: Arc::clone(&model.client),
@@ -215,9 +204,9 @@ pub fn flow(
             from_source: node.from_source,
             consumers: node.consumers.clone(),
             depth: node.depth,
-            concurrency: entry.concurrency.unwrap_or_else(|| {
-                if entry.params.uses_model() { slots + slots / 2 + 4 } else { cores }
-            }),
+            concurrency: entry
+                .concurrency
+                .unwrap_or_else(|| if entry.params.uses_model() { slots + slots / 2 + 4 } else { cores }),
             buffer: entry.buffer,
         })
         .collect();
@@ -297,5 +286,7 @@ pub const NO_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The error of a run that has neither input nor manifest.
 pub fn no_input() -> anyhow::Error {
-    anyhow!(UsageError("there is no input: name files or folders behind the configuration, or set `input` or `manifest` in it".into()))
+    anyhow!(UsageError(
+        "there is no input: name files or folders behind the configuration, or set `input` or `manifest` in it".into()
+    ))
 }

@@ -103,7 +103,8 @@ fn input(loaded: &Configuration, findings: &mut Vec<Finding>) -> u64 {
 
 fn disk(check: &'static str, dir: &Path, input_bytes: u64, findings: &mut Vec<Finding>) {
     // The folder may not be there yet: the nearest one above it tells which disk it will be on.
-    let Some(there) = dir.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p }).find(|p| p.exists())
+    let Some(there) =
+        dir.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p }).find(|p| p.exists())
     else {
         return;
     };

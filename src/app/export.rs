@@ -44,7 +44,10 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
             out.display()
         ));
         if pending > 0 {
-            print(&format!("the run is not finished: {} items are pending, and their pairs are missing", grouped(pending)));
+            print(&format!(
+                "the run is not finished: {} items are pending, and their pairs are missing",
+                grouped(pending)
+            ));
         }
     }
     Ok(Exit::Done)
@@ -83,6 +86,6 @@ pub(super) fn remarks(plan: &Plan) -> Vec<String> {
 
 /// Results go to standard output.
 #[expect(clippy::print_stdout, reason = "results are what standard output is for")]
-pub(super) fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     println!("{text}");
 }

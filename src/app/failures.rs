@@ -92,7 +92,10 @@ pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
             for batch in changes.chunks(1000) {
                 state.store.commit(batch)?;
             }
-            print(&format!("{} pending again: start `qaflow run` with the same configuration", grouped(changes.len() as u64)));
+            print(&format!(
+                "{} pending again: start `qaflow run` with the same configuration",
+                grouped(changes.len() as u64)
+            ));
             if unknown > 0 {
                 print(&format!("{unknown} left, since what they carried is not in the store: see `qaflow verify`"));
             }
@@ -101,7 +104,11 @@ pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn each(plan: &Plan, store: &dyn Store, mut call: impl FnMut(Dead) -> Result<(), StoreError>) -> Result<(), StoreError> {
+fn each(
+    plan: &Plan,
+    store: &dyn Store,
+    mut call: impl FnMut(Dead) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     for stage in 0..plan.nodes.len() {
         let mut after: Option<ItemKey> = None;
         loop {
@@ -134,7 +141,10 @@ fn find(plan: &Plan, store: &dyn Store, id: &str) -> anyhow::Result<Dead> {
     })?;
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(UsageError(format!("no dead letter has an id that begins with `{id}`: see `qaflow failures list`")).into()),
+        0 => {
+            Err(UsageError(format!("no dead letter has an id that begins with `{id}`: see `qaflow failures list`"))
+                .into())
+        }
         n => Err(UsageError(format!("{n} dead letters have an id that begins with `{id}`: give more of it")).into()),
     }
 }
@@ -145,10 +155,17 @@ fn document(dead: &Dead) -> &str {
 
 fn line(plan: &Plan, dead: &Dead) -> String {
     let stage = &plan.nodes[dead.stage].name;
-    format!("{}  {stage:<10} {:<16} {}: {}", &dead.key.id.hex()[..12], dead.letter.label, document(dead), dead.letter.reason)
+    format!(
+        "{}  {stage:<10} {:<16} {}: {}",
+        &dead.key.id.hex()[..12],
+        dead.letter.label,
+        document(dead),
+        dead.letter.reason
+    )
 }
 
 fn whole(plan: &Plan, dead: &Dead) -> String {
+    use std::fmt::Write as _;
     let mut text = format!(
         "id        {}\nstage     {}\ndocument  {} ({})\nlabel     {}\nreason    {}\nattempts  {}",
         dead.key.id.short(),
@@ -160,10 +177,10 @@ fn whole(plan: &Plan, dead: &Dead) -> String {
         dead.letter.attempts
     );
     if let Some(chunk) = dead.carried.as_ref().and_then(|(_, payload)| crate::export::rows::chunk_of(payload)) {
-        text.push_str(&format!("\npages     {} to {}", chunk.first_page, chunk.last_page));
+        let _ = write!(text, "\npages     {} to {}", chunk.first_page, chunk.last_page);
     }
     for (i, raw) in dead.letter.raw.iter().enumerate() {
-        text.push_str(&format!("\n\nraw answer {}:\n{raw}", i + 1));
+        let _ = write!(text, "\n\nraw answer {}:\n{raw}", i + 1);
     }
     text
 }

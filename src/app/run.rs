@@ -60,8 +60,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
-    let options =
-        StateOptions { cache_mb: loaded.run.store.cache_mb, lease: loaded.run.store.lease, create: true };
+    let options = StateOptions {
+        cache_mb: loaded.run.store.cache_mb,
+        lease: loaded.run.store.lease,
+        create: true,
+        ..StateOptions::default()
+    };
     let state = State::open(&state_dir, options)?;
     let stop = Stop::default();
     signals::listen(&stop).context("cannot listen for signals")?;
@@ -334,14 +338,7 @@ fn summary_json(plan: &Plan, exported: &Exported, out: &Path) -> anyhow::Result<
 }
 
 /// What a person reads at the end.
-fn summary(
-    args: &RunArgs,
-    plan: &Plan,
-    state: &State,
-    exported: &Exported,
-    took: Duration,
-    out: &Path,
-) -> String {
+fn summary(args: &RunArgs, plan: &Plan, state: &State, exported: &Exported, took: Duration, out: &Path) -> String {
     use std::fmt::Write as _;
     let mut text = String::new();
     let w = &mut text;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::UsageError;
+use crate::model::StoreError;
 use crate::model::plan::{PLAN_FORMAT, Plan};
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
-use crate::model::StoreError;
 use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore};
 
 /// The meta value that holds the plan.
@@ -45,11 +45,13 @@ pub struct StateOptions {
     pub lease: Duration,
     /// Whether a state that is not there is made.
     pub create: bool,
+    /// Whether a database that lost its latest commits to damage is accepted; for repair.
+    pub accept_loss: bool,
 }
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false }
+        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false }
     }
 }
 
@@ -60,7 +62,8 @@ impl State {
     /// If another process works on it, if it is damaged or newer, or not there.
     pub fn open(dir: &Path, options: StateOptions) -> anyhow::Result<Self> {
         if options.create {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
         } else if !dir.join("identity.json").is_file() {
             return Err(UsageError(format!(
                 "{} holds no state: give --state the folder that `qaflow run` was given, or run first",
@@ -75,6 +78,7 @@ impl State {
         let open = OpenOptions {
             cache_bytes: u64::from(options.cache_mb) << 20,
             create: options.create,
+            accept_loss: options.accept_loss,
             ..OpenOptions::default()
         };
         let (store, notices) = SledStore::open(dir, open)?;

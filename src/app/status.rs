@@ -54,13 +54,14 @@ fn read(dir: &Path) -> anyhow::Result<Status> {
     let text = std::fs::read(&path).map_err(|error| {
         UsageError(format!("{} cannot be read ({error}): is this the state of a run?", path.display()))
     })?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))?;
+    let value: serde_json::Value = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))?;
     let format = value["format"].as_u64().unwrap_or(0) as u32;
     if format > STATUS_FORMAT {
         anyhow::bail!("{} has format {format}, newer than this program reads: use the newer qaflow", path.display());
     }
-    serde_json::from_value(value).with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))
+    serde_json::from_value(value)
+        .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))
 }
 
 /// How long ago the status was written.
@@ -85,7 +86,10 @@ fn render(status: &Status, dir: &Path, age: Option<Duration>) -> String {
     }
     let model = &status.model;
     let cache = if model.cached_tokens > 0 && model.prompt_tokens > 0 {
-        format!(", {:.0}% of prompt tokens from the server's cache", 100.0 * model.cached_tokens as f64 / model.prompt_tokens as f64)
+        format!(
+            ", {:.0}% of prompt tokens from the server's cache",
+            100.0 * model.cached_tokens as f64 / model.prompt_tokens as f64
+        )
     } else {
         String::new()
     };

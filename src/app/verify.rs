@@ -2,15 +2,20 @@
 //! every result can be traced to its document. With `--repair`, what cannot be read is made pending again.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
 
 use super::export::print;
 use super::state::{State, StateOptions, resolve};
 use super::{Exit, grouped};
+use crate::engine::ACTIVE_EDGES;
 use crate::model::plan::Plan;
 use crate::model::record::{Change, Ending, ItemKey, StageCounts};
 use crate::model::store::{Audit, DamagedRecord, Lease, Store, parent_key};
 use crate::model::text::TextStore;
 use crate::model::{Fingerprint, ItemId, Payload, StageKey, StoreError};
+use crate::store::OpenOptions;
 
 /// Records read at once.
 const PAGE: usize = 256;
@@ -54,14 +59,15 @@ struct StageFinding {
 /// # Errors
 /// If the state cannot be opened or read at all.
 pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
-    let state = State::open(&resolve(args.state.as_deref())?, StateOptions::default())?;
+    let options = StateOptions { accept_loss: args.repair, ..StateOptions::default() };
+    let mut state = State::open(&resolve(args.state.as_deref())?, options)?;
     let plan = state.plan()?;
-    let mut findings = examine(&state, &plan)?;
+    let mut findings = examine(&state, &plan, Depth::Whole)?;
     if args.repair && !findings.faults.is_empty() {
-        findings.repaired = repair(&state, &plan)?;
-        let after = examine(&state, &plan)?;
-        findings.stages = after.stages;
-        findings.faults = after.faults;
+        let repaired;
+        (state, repaired) = repair(state, &plan)?;
+        // What the next run does anew has no whole lineage yet.
+        findings = Findings { repaired, ..examine(&state, &plan, Depth::Records)? };
     }
     if args.json {
         print(&serde_json::to_string(&findings)?);
@@ -69,6 +75,15 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
         show(&findings);
     }
     Ok(if findings.faults.is_empty() { Exit::Done } else { Exit::Error })
+}
+
+/// How much is examined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// Records and accounts.
+    Records,
+    /// Lineage and texts as well.
+    Whole,
 }
 
 fn show(findings: &Findings) {
@@ -95,7 +110,10 @@ fn show(findings: &Findings) {
         print(&format!("… and {} more (all of them with --json)", findings.faults.len() - SHOWN));
     }
     if findings.repaired > 0 {
-        print(&format!("{} made pending again: start `qaflow run` with the same configuration", grouped(findings.repaired)));
+        print(&format!(
+            "{} made pending again: start `qaflow run` with the same configuration",
+            grouped(findings.repaired)
+        ));
     }
     print(&if findings.faults.is_empty() {
         format!("verified: {} records, all accounted for", grouped(findings.records))
@@ -104,14 +122,16 @@ fn show(findings: &Findings) {
     });
 }
 
-fn examine(state: &State, plan: &Plan) -> anyhow::Result<Findings> {
+fn examine(state: &State, plan: &Plan, depth: Depth) -> anyhow::Result<Findings> {
     let audit = state.store.audit()?;
     let mut findings = Findings { records: audit.records, ..Findings::default() };
     for record in &audit.damaged {
         findings.faults.push(describe(plan, record));
     }
-    accounts(state, plan, &audit, &mut findings)?;
-    lineage(state, plan, &mut findings)?;
+    accounts(state, plan, &audit, depth, &mut findings)?;
+    if depth == Depth::Whole {
+        lineage(state, plan, &mut findings)?;
+    }
     Ok(findings)
 }
 
@@ -125,7 +145,13 @@ fn describe(plan: &Plan, record: &DamagedRecord) -> String {
 }
 
 /// In = done + rejected + dead + pending, as the accounts say and as the records say.
-fn accounts(state: &State, plan: &Plan, audit: &Audit, findings: &mut Findings) -> Result<(), StoreError> {
+fn accounts(
+    state: &State,
+    plan: &Plan,
+    audit: &Audit,
+    depth: Depth,
+    findings: &mut Findings,
+) -> Result<(), StoreError> {
     for (at, node) in plan.nodes.iter().enumerate() {
         let key = plan.key(at);
         let kept = state.store.counts(&key)?;
@@ -154,7 +180,7 @@ fn accounts(state: &State, plan: &Plan, audit: &Audit, findings: &mut Findings) 
             .iter()
             .map(|producer| audit.recounted.get(producer).map_or(0, |counts| counts.emitted))
             .sum();
-        if given != recounted.admitted {
+        if depth == Depth::Whole && given != recounted.admitted {
             findings.faults.push(format!(
                 "stage `{}` was given {} items, but those above it made {}: start `qaflow run`, which hands them on",
                 node.name,
@@ -234,24 +260,55 @@ fn broken_lineage(
 }
 
 /// Makes pending again whatever cannot be read: damaged endings and pending entries themselves, the makers of damaged
-/// outputs and of damaged texts. Damaged answers and accounts are set aside; answers are then asked for again.
-fn repair(state: &State, plan: &Plan) -> anyhow::Result<u64> {
-    let mut changes = Vec::new();
+/// outputs and of damaged texts. Damaged answers and accounts are set aside; answers are then asked for again. What
+/// the database itself cannot read is left behind in a new one, the old one kept. Returns the state and how much was
+/// done.
+fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
+    state.lease.check()?;
+    let mut repaired = state.store.set_aside_damaged()?.len() as u64;
     let audit = state.store.audit()?;
+    let mut changes = Vec::new();
+    let mut beyond = 0;
     for record in &audit.damaged {
         let (Some(at), Some(key)) = (record.stage.and_then(|stage| plan.node_of(&stage)), &record.item) else {
+            beyond += 1;
             continue;
         };
         match record.kind {
-            "ending" | "pending" => reopen(state, plan, at, key, &mut changes)?,
+            "ending" | "pending" => reopen(&state, plan, at, key, &mut changes)?,
             "output" => {
-                if let Some(parent) = maker(state, plan, at, key)? {
-                    reopen(state, plan, at, &parent, &mut changes)?;
+                if let Some(parent) = maker(&state, plan, at, key)? {
+                    reopen(&state, plan, at, &parent, &mut changes)?;
                 }
             }
-            _ => {}
+            _ => beyond += 1,
         }
     }
+    damaged_texts(&state, plan, &mut changes)?;
+    for change in changes {
+        match state.store.commit(&[change]) {
+            Ok(_) => repaired += 1,
+            // Already pending: it will be done anew all the same.
+            Err(StoreError::IllegalTransition { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if beyond > 0 {
+        let store = Arc::into_inner(state.store).context("the store is still in use")?;
+        let (lost, store, notices) = store.rebuild(OpenOptions::default())?;
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+        repaired += lost.damaged.len() as u64;
+        state.store = Arc::new(store);
+    }
+    // The next run offers every output to every stage again, so that an item whose records were lost is found.
+    state.store.commit(&[Change::Meta { name: ACTIVE_EDGES.into(), value: None }])?;
+    Ok((state, repaired))
+}
+
+/// Reopens the documents whose texts cannot be read back.
+fn damaged_texts(state: &State, plan: &Plan, changes: &mut Vec<Change>) -> Result<(), StoreError> {
     for at in 0..plan.nodes.len() {
         let mut after: Option<ItemKey> = None;
         while let Ok(page) = state.store.outputs(&plan.key(at), after.as_ref(), PAGE) {
@@ -262,22 +319,12 @@ fn repair(state: &State, plan: &Plan) -> anyhow::Result<u64> {
                     && state.texts.get(&pages.source.text).is_err()
                     && let Some(parent) = output.parent.and_then(|parent| parent_key(&key, &parent))
                 {
-                    reopen(state, plan, at, &parent, &mut changes)?;
+                    reopen(state, plan, at, &parent, changes)?;
                 }
             }
         }
     }
-    state.lease.check()?;
-    let mut repaired = state.store.set_aside_damaged()?.len() as u64;
-    for change in changes {
-        match state.store.commit(&[change]) {
-            Ok(_) => repaired += 1,
-            // Already pending: it will be done anew all the same.
-            Err(StoreError::IllegalTransition { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(repaired)
+    Ok(())
 }
 
 fn reopen(state: &State, plan: &Plan, at: usize, key: &ItemKey, changes: &mut Vec<Change>) -> Result<(), StoreError> {

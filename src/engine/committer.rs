@@ -36,10 +36,7 @@ impl Committer {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(
-        store: Arc<dyn Store>,
-        lease: Arc<dyn Lease>,
-    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+    pub fn start(store: Arc<dyn Store>, lease: Arc<dyn Lease>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let failed = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&failed);

@@ -15,6 +15,7 @@ mod shutdown;
 mod worker;
 
 pub use committer::Committer;
+pub use resume::ACTIVE_EDGES;
 pub use runtime::{Engine, EngineError, Flow, FlowNode, Progress, RunEnd, StageProgress};
 pub use shutdown::{Stop, StopReason};
 

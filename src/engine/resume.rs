@@ -19,8 +19,9 @@ use crate::model::{Fingerprint, Item, ItemId, Lineage, Payload, StageKey, StoreE
 
 /// Records read at once.
 const PAGE: usize = 256;
-/// The meta value that lists the edges whose consumers know all their producer's outputs.
-const ACTIVE_EDGES: &str = "active_edges";
+/// The meta value that lists the edges whose consumers know all their producer's outputs. Without it, the next run
+/// offers every output to every consumer again.
+pub const ACTIVE_EDGES: &str = "active_edges";
 
 /// Makes sure that each stage knows every output of the stages that feed it, and returns the epoch at which the
 /// attempt begins. There is something to do only after the graph or a fingerprint changed: then the outputs already

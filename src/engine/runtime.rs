@@ -92,7 +92,9 @@ pub enum EngineError {
     #[error("{0}")]
     Stage(String),
     /// Items are unaccounted for.
-    #[error("the run ended with {pending} items of stage `{stage}` still pending: run `qaflow verify`, then start again")]
+    #[error(
+        "the run ended with {pending} items of stage `{stage}` still pending: run `qaflow verify`, then start again"
+    )]
     Unbalanced {
         /// The stage.
         stage: String,
@@ -185,9 +187,17 @@ impl Engine {
             runners.spawn(async move {
                 let fed = async {
                     feed_pending(&flow, store.as_ref(), &stop, &senders, started_at).await?;
-                    let delivered =
-                        feed_source(&flow, store.as_ref(), commit.as_ref(), &stop, &progress, &senders, documents, started_at)
-                            .await?;
+                    let delivered = feed_source(
+                        &flow,
+                        store.as_ref(),
+                        commit.as_ref(),
+                        &stop,
+                        &progress,
+                        &senders,
+                        documents,
+                        started_at,
+                    )
+                    .await?;
                     feed_entry_rest(&flow, store.as_ref(), &stop, &senders, started_at, &delivered).await
                 };
                 let result = fed.await;

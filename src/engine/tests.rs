@@ -38,7 +38,7 @@ fn document(n: u32) -> Document {
 
 /// Makes `fan` children of each item, after getting a permit; every third child of a chain is refused by `refuse`.
 struct Fan {
-    fan: u32,
+    children: u32,
     gate: Arc<Semaphore>,
     begun: Arc<AtomicUsize>,
     refuse: bool,
@@ -46,7 +46,12 @@ struct Fan {
 
 impl Fan {
     fn free(fan: u32) -> Self {
-        Self { fan, gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), begun: Arc::default(), refuse: false }
+        Self {
+            children: fan,
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            begun: Arc::default(),
+            refuse: false,
+        }
     }
 }
 
@@ -58,7 +63,7 @@ impl Stage for Fan {
         PayloadKind::Document
     }
     fn determinants(&self) -> String {
-        format!("fan {}", self.fan)
+        format!("fan {}", self.children)
     }
     fn process<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<Outcome, StageError>> {
         Box::pin(async move {
@@ -78,13 +83,17 @@ impl Stage for Fan {
                 return Ok(Outcome::Reject(rejection));
             }
             let child = |i| Payload::Document(Document { name: format!("{}.{i}", parent.name), ..parent.clone() });
-            Ok(Outcome::emit((0..self.fan).map(child).collect()))
+            Ok(Outcome::emit((0..self.children).map(child).collect()))
         })
     }
 }
 
-/// A flow of the given stages; `edges[i]` are the inputs of stage `i`, by index, none for the source.
-fn flow(stages: Vec<(Arc<dyn Stage>, Vec<usize>, usize, usize)>) -> Flow {
+/// A stage with the indices of its inputs (none for the source), its concurrency and its buffer.
+type Declared = (Arc<dyn Stage>, Vec<usize>, usize, usize);
+
+/// A flow of the given stages.
+#[expect(clippy::needless_pass_by_value, reason = "each test makes its stages for one flow")]
+fn flow(stages: Vec<Declared>) -> Flow {
     let name = |i: usize| format!("s{i}");
     let decls: Vec<StageDecl> = stages
         .iter()
@@ -151,7 +160,7 @@ fn outputs(bench: &Bench, at: usize) -> Vec<(ItemKey, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_of_stages_accounts_for_every_item() {
     let refusing = Fan { refuse: true, ..Fan::free(2) };
-    let stages: Vec<(Arc<dyn Stage>, _, _, _)> = vec![
+    let stages: Vec<Declared> = vec![
         (Arc::new(Fan::free(3)), vec![], 4, 2),
         (Arc::new(refusing), vec![0], 3, 1),
         (Arc::new(Fan::free(1)), vec![1], 8, 4),
@@ -177,10 +186,8 @@ async fn a_full_channel_makes_the_stage_above_wait() {
     let (first, second) = (Fan::free(1), Fan { gate: Arc::new(Semaphore::new(0)), ..Fan::free(1) });
     let (begun_first, begun_second, gate) = (first.begun.clone(), second.begun.clone(), second.gate.clone());
     let (concurrency_1, buffer_1, concurrency_2, buffer_2) = (3, 2, 4, 5);
-    let stages: Vec<(Arc<dyn Stage>, _, _, _)> = vec![
-        (Arc::new(first), vec![], concurrency_1, buffer_1),
-        (Arc::new(second), vec![0], concurrency_2, buffer_2),
-    ];
+    let stages: Vec<Declared> =
+        vec![(Arc::new(first), vec![], concurrency_1, buffer_1), (Arc::new(second), vec![0], concurrency_2, buffer_2)];
     let bench = bench(flow(stages), Arc::new(MemoryStore::new()));
     let running = tokio::spawn({
         let engine = Arc::clone(&bench.engine);
@@ -293,10 +300,10 @@ async fn a_change_of_one_stage_redoes_it_and_what_is_below() {
     let begun = |begun: &[Arc<AtomicUsize>]| begun.iter().map(|b| b.load(Ordering::SeqCst)).collect::<Vec<_>>();
     for (second, documents_now, expected) in [
         (1, 10, vec![10, 20, 20]),
-        (1, 10, vec![0, 0, 0]),  // nothing changed
+        (1, 10, vec![0, 0, 0]),   // nothing changed
         (3, 10, vec![0, 20, 60]), // the second stage and what is below
-        (3, 12, vec![2, 4, 12]), // two documents more
-        (1, 12, vec![0, 4, 4]),  // back to the first way: what was done then is still done
+        (3, 12, vec![2, 4, 12]),  // two documents more
+        (1, 12, vec![0, 4, 4]),   // back to the first way: what was done then is still done
     ] {
         let (flow, counters) = build(second);
         let bench = bench(flow, Arc::clone(&store));

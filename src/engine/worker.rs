@@ -100,8 +100,7 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
     let outcome = ending.name();
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
-    let change =
-        Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
+    let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
     shared.commit.commit(vec![change]).await?;
     let took = began.elapsed();
     metrics::item_ended(&node.name, outcome, took);

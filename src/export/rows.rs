@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::model::Payload;
 use crate::model::payload::{CheckValue, Checks, Chunk, QaPair, Scored, Scores, Usage, Verdict};
 use crate::model::record::{DeadLetter, ItemKey, Rejection};
-use crate::model::Payload;
 
 /// A row of `dataset.jsonl`; with [`RejectedRow`]'s fields behind it, of `rejected.jsonl`.
 #[derive(Debug, Serialize)]

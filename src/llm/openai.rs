@@ -16,7 +16,7 @@ const SHOWN: usize = 300;
 /// How the schema of an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StructuredOutput {
-    /// `response_format: {"type": "json_schema", …}`: OpenAI, vLLM, llama.cpp, Ollama and others.
+    /// `response_format: {"type": "json_schema", …}`, which most servers know.
     ResponseFormat,
     /// `structured_outputs: {"json": …}`: vLLM's own field.
     StructuredOutputs,
@@ -463,8 +463,7 @@ mod tests {
     #[test]
     fn the_body_is_json_with_all_fields() {
         let mut request = request();
-        request.schema =
-            Some(Arc::new(Schema { name: "probe".into(), json: "{\"type\":\"object\"}".into() }));
+        request.schema = Some(Arc::new(Schema { name: "probe".into(), json: "{\"type\":\"object\"}".into() }));
         let value: serde_json::Value = serde_json::from_str(&body(&request, &options())).unwrap();
         assert_eq!(value["messages"][0]["content"], "say \"yes\"");
         assert_eq!(value["response_format"]["json_schema"]["schema"]["type"], "object");

@@ -127,14 +127,17 @@ mod tests {
         fn complete<'a>(&'a self, _: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
             let n = self.seen.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
-                if n < self.failures { Err(unavailable("http_503", Some(Duration::from_millis(60)))) } else { Ok(answer("yes")) }
+                if n < self.failures {
+                    Err(unavailable("http_503", Some(Duration::from_millis(60))))
+                } else {
+                    Ok(answer("yes"))
+                }
             })
         }
     }
 
     fn retried(failures: u32, give_up_after: Option<Duration>) -> (Retried<Flaky>, Arc<Mutex<Option<String>>>) {
-        let policy =
-            RetryPolicy { first: Duration::from_millis(1), longest: Duration::from_millis(4), give_up_after };
+        let policy = RetryPolicy { first: Duration::from_millis(1), longest: Duration::from_millis(4), give_up_after };
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));

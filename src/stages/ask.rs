@@ -58,7 +58,8 @@ pub async fn ask<T>(
         raw.push(completion.content.clone());
         let attempts = raw.len() as u32;
         if attempts > ask_again {
-            let reason = format!("the model's answer could not be used {attempts} times; the last time {}", unusable.fault);
+            let reason =
+                format!("the model's answer could not be used {attempts} times; the last time {}", unusable.fault);
             return Err(StageError::poison(unusable.label, reason).with_raw(attempts, raw));
         }
         tracing::debug!(attempts, "asking again: {}", unusable.fault);

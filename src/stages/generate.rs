@@ -19,8 +19,7 @@ const CODE_VERSION: u32 = 1;
 /// The instruction when a pipeline names no other.
 pub const PROMPT: &str = include_str!("../../pipelines/prompts/generate.md");
 /// The question types when a pipeline names no others.
-const TYPES: [&str; 7] =
-    ["factual", "definition", "procedural", "conditional", "numeric", "comparison", "exception"];
+const TYPES: [&str; 7] = ["factual", "definition", "procedural", "conditional", "numeric", "comparison", "exception"];
 
 /// Parameters of the generate stage.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +37,7 @@ pub struct GenerateParams {
 impl GenerateParams {
     /// Reads them from a pipeline file.
     pub fn read(reader: &mut Reader<'_>) -> Self {
-        let types =
-            reader.texts("question_types", &TYPES, "the question types that the model chooses from");
+        let types = reader.texts("question_types", &TYPES, "the question types that the model chooses from");
         if types.is_empty() {
             reader.fault("question_types", "question_types must name at least one type");
         }
@@ -125,7 +123,10 @@ impl GenerateStage {
         for (i, pair) in pairs.iter().enumerate() {
             let fields = [("question", &pair.question), ("answer", &pair.answer), ("quote", &pair.quote)];
             if let Some((name, _)) = fields.iter().find(|(_, text)| text.trim().is_empty()) {
-                return Err(Unusable { label: "missing_fields", fault: format!("`{name}` of pair {} is empty", i + 1) });
+                return Err(Unusable {
+                    label: "missing_fields",
+                    fault: format!("`{name}` of pair {} is empty", i + 1),
+                });
             }
         }
         Ok(pairs)
@@ -137,10 +138,8 @@ impl GenerateStage {
         let passage = Passage { id: item.key.id, chunk, text: Arc::clone(&text) };
         let task =
             Task::Generate { source: text, pairs: self.params.questions_per_chunk, types: Arc::clone(&self.types) };
-        let ask_for =
-            Ask { task, instruction: &self.instruction, input: None, schema: Arc::clone(&self.schema) };
-        let request =
-            request(&self.params.asking, &self.context.model, &passage, ask_for, item.key.id, item.priority);
+        let ask_for = Ask { task, instruction: &self.instruction, input: None, schema: Arc::clone(&self.schema) };
+        let request = request(&self.params.asking, &self.context.model, &passage, ask_for, item.key.id, item.priority);
         let Answered { mut value, completion, usage } =
             ask(self.context.llm.as_ref(), request, self.params.asking.ask_again, Self::read).await?;
 

@@ -107,7 +107,10 @@ pub fn slice<'a>(document: &'a ExtractedText, chunk: &Chunk) -> Result<&'a str, 
     document.markdown.get(range).ok_or_else(|| {
         StageError::fatal(
             "store",
-            format!("the stored text of {} does not hold the span of one of its chunks: run `qaflow verify`", chunk.source.name),
+            format!(
+                "the stored text of {} does not hold the span of one of its chunks: run `qaflow verify`",
+                chunk.source.name
+            ),
         )
     })
 }

@@ -107,7 +107,12 @@ impl Asking {
             seed: reader
                 .optional_int("seed", 0..=i64::MAX, "42", "seed given to the server")
                 .map_or(Some(42), |seed| Some(seed as u64)),
-            ask_again: reader.int("ask_again", 2, 0..=10, "how often an answer that cannot be used is asked again, with the fault named; then the item is dead") as u32,
+            ask_again: reader.int(
+                "ask_again",
+                2,
+                0..=10,
+                "how often an answer that cannot be used is asked again, with the fault named; then the item is dead",
+            ) as u32,
         }
     }
 

@@ -150,7 +150,7 @@ impl ScoreStage {
             prompt_hash: self.prompt_hash.clone(),
             usage,
         });
-        Ok(match self.refused(&scores) {
+        Ok(match self.refused(scores) {
             None => Outcome::emit(vec![scored]),
             Some((check, mark, least)) => Outcome::Reject(Rejection {
                 check: format!("score_{check}"),
@@ -162,7 +162,7 @@ impl ScoreStage {
     }
 
     /// The first criterion whose mark is too low, with the mark and the least one.
-    fn refused(&self, scores: &Scores) -> Option<(&'static str, u8, u8)> {
+    fn refused(&self, scores: Scores) -> Option<(&'static str, u8, u8)> {
         let keep = &self.params.keep;
         [
             ("accuracy", scores.accuracy, keep.accuracy),

@@ -80,7 +80,10 @@ fn what_is_wrong_with_the_server_is_said_before_any_work() {
     let url = format!("llm.endpoints.0.base_url={}/nowhere", server.base_url.trim_end_matches("/v1"));
     let (code, said) = fail(&place, &["run", "run.yaml", "--set", &url]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!("wrong_path", stable(said.replace(server.base_url.trim_end_matches("/v1"), "HOST"), &server));
+    insta::assert_snapshot!(
+        "wrong_path",
+        stable(said.replace(server.base_url.trim_end_matches("/v1"), "HOST"), &server)
+    );
 
     let server = Server::start(&["--latency-ms", "0", "--no-schema"]);
     place.config(&server, 4);
@@ -89,7 +92,17 @@ fn what_is_wrong_with_the_server_is_said_before_any_work() {
     let said = stable(said, &server);
     assert!(said.contains("ignores the JSON schema") && said.contains("llm.structured_output"), "{said}");
 
-    let (code, said) = fail(&place, &["run", "run.yaml", "--set", "llm.endpoints.0.base_url=http://127.0.0.1:9/v1", "--set", "llm.wait_for_server=1s"]);
+    let (code, said) = fail(
+        &place,
+        &[
+            "run",
+            "run.yaml",
+            "--set",
+            "llm.endpoints.0.base_url=http://127.0.0.1:9/v1",
+            "--set",
+            "llm.wait_for_server=1s",
+        ],
+    );
     assert_eq!(code, 1);
     insta::assert_snapshot!("nobody_there", said);
     assert!(server.requests().arrived.is_empty(), "no work was spent");
@@ -107,7 +120,8 @@ fn a_proxy_with_an_html_page_is_recognised() {
             let mut buffer = [0; 4096];
             let _ = std::io::Read::read(&mut stream, &mut buffer);
             let page = "<html><head><title>Welcome to the campus proxy</title></head></html>";
-            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len());
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}", page.len());
         }
     });
     let server = Server::start(&["--latency-ms", "0"]);

@@ -26,7 +26,9 @@ fn failures_are_listed_shown_and_retried() {
     let config = place.config(&server, 4);
     run(&place, &config, &[], 0);
     let list = |args: &[&str]| expect(&mut qaflow(&place.path(""), args), 0);
-    let listed = list(&["failures", "list", "--json"].map(|s| s).iter().copied().chain(["--state", "state"]).collect::<Vec<_>>());
+    let listed = list(
+        &["failures", "list", "--json"].map(|s| s).iter().copied().chain(["--state", "state"]).collect::<Vec<_>>(),
+    );
     let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows.len(), 2);
     let empty = rows.iter().find(|row| row["document"] == "empty.pdf").unwrap();
@@ -104,7 +106,10 @@ fn the_configuration_reference_is_that_of_the_program() {
     let place = Place::new();
     let made = expect(&mut qaflow(&place.path(""), &["config-reference"]), 0);
     let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
-    assert!(made.trim() == committed.trim(), "docs/configuration.md is out of date: qaflow config-reference > docs/configuration.md");
+    assert!(
+        made.trim() == committed.trim(),
+        "docs/configuration.md is out of date: qaflow config-reference > docs/configuration.md"
+    );
 }
 
 #[test]

@@ -73,9 +73,7 @@ fn kill_loop(place: &Place, server: &Server, config: &str, kills: usize, longest
                 requests
                     .answered
                     .iter()
-                    .filter(|id| {
-                        RequestKey::from_hex(id).is_some_and(|key| store.answer(&key).unwrap().is_some())
-                    })
+                    .filter(|id| RequestKey::from_hex(id).is_some_and(|key| store.answer(&key).unwrap().is_some()))
                     .cloned(),
             );
             // With the server, or answered and on the way to the disk.
@@ -101,7 +99,8 @@ fn wait_at_most(child: &mut Child, limit: Duration) -> Option<std::process::Exit
 fn crash_test(documents: usize, paragraphs: usize, kills: usize, longest: u64) {
     let place = Place::new();
     place.corpus(documents, paragraphs);
-    let seed = std::env::var("QAFLOW_CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("QAFLOW_CRASH_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed} (QAFLOW_CRASH_SEED repeats the moments)");
     let whole_server = Server::start(&["--slots", "64", "--latency-ms", "300", "--jitter", "0.5"]);
     let config = place.config(&whole_server, SLOTS);
@@ -162,9 +161,7 @@ fn sigterm_drains_what_is_in_flight_and_exits_75() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        if round < 5
-            && wait_at_most(&mut child, Duration::from_millis(random.u64(300..900))).is_none()
-        {
+        if round < 5 && wait_at_most(&mut child, Duration::from_millis(random.u64(300..900))).is_none() {
             let began = Instant::now();
             // A second and third signal must not cut the flush short.
             for name in ["-TERM", "-USR1", "-INT"] {

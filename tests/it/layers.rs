@@ -49,7 +49,9 @@ fn a_module_uses_only_the_layers_above_it() {
                         Some(used) if *used > at => {
                             faults.push(format!("{}:{}: {layer} uses {name}", file.display(), n + 1));
                         }
-                        None if name == "cli" => faults.push(format!("{}:{}: uses the command line", file.display(), n + 1)),
+                        None if name == "cli" => {
+                            faults.push(format!("{}:{}: uses the command line", file.display(), n + 1))
+                        }
                         _ => {}
                     }
                 }
@@ -79,7 +81,11 @@ fn crates_that_are_pinned_are_used_in_one_file_each() {
                     !code[..i].ends_with("::") && !code[..i].ends_with(|c: char| c.is_alphanumeric() || c == '_')
                 })
             });
-            assert!(!uses || file.to_string_lossy().contains(&format!("src/{allowed}")), "{} uses {name}, which only {allowed} may", file.display());
+            assert!(
+                !uses || file.to_string_lossy().contains(&format!("src/{allowed}")),
+                "{} uses {name}, which only {allowed} may",
+                file.display()
+            );
         }
     }
 }

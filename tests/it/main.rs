@@ -7,6 +7,7 @@ mod command_line;
 mod crash;
 mod damage;
 mod layers;
+mod memory;
 mod pdfs;
 mod redo;
 mod samples;

@@ -150,7 +150,14 @@ fn the_wall_limit_ends_a_file_that_takes_too_long() {
     let server = Server::start(&["--latency-ms", "0"]);
     let config = place.config(&server, 4);
     // A limit that cannot be met.
-    let limits = ["--set", "stages.extract.cpu_seconds=1", "--set", "stages.extract.cpu_seconds_a_page=0", "--set", "max_failure_ratio=1"];
+    let limits = [
+        "--set",
+        "stages.extract.cpu_seconds=1",
+        "--set",
+        "stages.extract.cpu_seconds_a_page=0",
+        "--set",
+        "max_failure_ratio=1",
+    ];
     run(&place, &config, &limits, 0);
     let reasons = reasons(&place);
     assert!(reasons.len() <= 1, "{reasons:?}");

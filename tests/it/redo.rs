@@ -81,7 +81,10 @@ fn a_fork_and_a_join_give_both_branches_pairs() {
     assert!(admitted("validate") >= 2 * admitted("facts"));
     let dataset = &place.results("out")["dataset.jsonl"];
     let types = |wanted: &[&str]| {
-        dataset.lines().filter(|line| wanted.iter().any(|t| line.contains(&format!("\"question_type\":\"{t}\"")))).count()
+        dataset
+            .lines()
+            .filter(|line| wanted.iter().any(|t| line.contains(&format!("\"question_type\":\"{t}\""))))
+            .count()
     };
     assert!(types(&["factual", "definition", "numeric"]) > 0);
     assert!(types(&["procedural", "conditional", "exception", "comparison"]) > 0);
@@ -94,7 +97,8 @@ fn a_changed_concurrency_gives_the_same_bytes() {
     let server = Server::start(&["--latency-ms", "5", "--jitter", "1"]);
     let config = place.config(&server, 1);
     run(&place, &config, &["--state", "one", "--out", "one-out"], 0);
-    let wide = ["--state", "many", "--out", "many-out", "--set", "llm.concurrency=64", "--set", "stages.chunk.buffer=1"];
+    let wide =
+        ["--state", "many", "--out", "many-out", "--set", "llm.concurrency=64", "--set", "stages.chunk.buffer=1"];
     run(&place, &config, &wide, 0);
     assert_eq!(place.results("one-out"), place.results("many-out"));
 }

@@ -78,7 +78,7 @@ fn what_stands_on_the_page_is_in_the_text() {
         let seen: String = seen.lines().filter(|line| !is_running(line)).map(|line| format!("{line}\n")).collect();
         let (mut expected, found) = (words(&seen), words(&documents[&format!("{name}.pdf")]));
         // Running headers have words; their lines are counted out below by what repeats over pages.
-        for header in RUNNING_HEADERS {
+        for header in &RUNNING_HEADERS {
             let times = seen.lines().filter(|line| line.trim() == *header).count().saturating_sub(1);
             for (word, n) in words(header) {
                 let left = expected.get(&word).copied().unwrap_or(0).saturating_sub(n * times);
@@ -117,8 +117,8 @@ fn no_running_header_or_footer_is_left() {
         for line in text.lines().filter(|line| !line.starts_with('|')) {
             assert!(!is_running(line) || line.trim().is_empty(), "{name} has a running line: {line}");
         }
-        for header in RUNNING_HEADERS {
-            let times = text.lines().filter(|line| line.trim_start_matches('#').trim() == header).count();
+        for header in &RUNNING_HEADERS {
+            let times = text.lines().filter(|line| line.trim_start_matches('#').trim() == *header).count();
             assert!(times <= 1, "{name} has “{header}” {times} times");
         }
     }
@@ -145,12 +145,20 @@ fn columns_are_read_in_order_and_tables_are_tables() {
     // Three columns: the end of one and the beginning of the next.
     in_order(
         "provider-bulletin.pdf",
-        &["A provider must submit an original claim within 180 calendar days", "A claim that was first sent to another insurer"],
+        &[
+            "A provider must submit an original claim within 180 calendar days",
+            "A claim that was first sent to another insurer",
+        ],
     );
     // Side headings stand before their text.
     in_order(
         "eligibility-manual.pdf",
-        &["Purpose of the chapter", "tells county eligibility workers", "Who does what", "The county benefit office of the county"],
+        &[
+            "Purpose of the chapter",
+            "tells county eligibility workers",
+            "Who does what",
+            "The county benefit office of the county",
+        ],
     );
     in_order("long-term-services-waiver.pdf", &["I. Purpose of the waiver", "The Hearthway Waiver pays for services"]);
     let rows = documents["benefits-and-fee-schedule.pdf"].lines().filter(|line| line.starts_with('|')).count();

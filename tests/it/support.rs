@@ -67,9 +67,23 @@ stages:
 /// Writes document `n` into a folder.
 pub fn write_document(folder: &Path, n: usize, paragraphs: usize) {
     use std::fmt::Write as _;
-    const WHO: [&str; 6] = ["applicant", "provider", "case manager", "hearing officer", "managed care plan", "county office"];
-    const WHAT: [&str; 6] = ["report a change of income", "file a written appeal", "submit a corrected claim", "renew the prior authorization", "return the signed form", "answer a request for records"];
-    const TO: [&str; 5] = ["the regional office", "the program integrity unit", "the enrollment broker", "the benefits desk", "the review panel"];
+    const WHO: [&str; 6] =
+        ["applicant", "provider", "case manager", "hearing officer", "managed care plan", "county office"];
+    const WHAT: [&str; 6] = [
+        "report a change of income",
+        "file a written appeal",
+        "submit a corrected claim",
+        "renew the prior authorization",
+        "return the signed form",
+        "answer a request for records",
+    ];
+    const TO: [&str; 5] = [
+        "the regional office",
+        "the program integrity unit",
+        "the enrollment broker",
+        "the benefits desk",
+        "the review panel",
+    ];
     let mut text = format!("# Bulletin {n} of the Calloway program\n\n");
     for p in 0..paragraphs {
         let k = n * 31 + p * 7;

@@ -1,0 +1,36 @@
+# What a contributor runs, and what CI runs. Everything is built in one profile, once.
+CARGO ?= cargo
+QAFLOW = target/release/qaflow
+N ?= 100
+
+.PHONY: help build demo test check crash memory
+
+help:
+	@echo "make demo    build, fetch the demo model, run the samples"
+	@echo "make test    the test suite"
+	@echo "make check   format, lints, dependencies and licences"
+	@echo "make crash   the long SIGKILL loop (N=$(N) kills)"
+	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
+
+build:
+	$(CARGO) build --release --locked
+
+demo: build
+	$(QAFLOW) model pull
+	$(QAFLOW) run configs/quickstart.yaml
+
+test:
+	$(CARGO) test --release --locked
+
+check:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check
+
+crash:
+	QAFLOW_KILLS=$(N) $(CARGO) test --release --locked --test it -- --ignored --nocapture \
+	    crash::sigkill_at_many_random_moments_changes_nothing
+
+memory:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture memory::
