@@ -1,5 +1,7 @@
 //! The behaviour from outside: the real binary, real processes, real HTTP, SIGKILL.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 mod bad_input;
