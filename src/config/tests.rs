@@ -101,6 +101,7 @@ fn defaults_hold() {
             tokens_per_minute: None,
             request_timeout: 600s,
             connect_timeout: 10s,
+            wait_for_server: 3s,
             retry_initial: 500ms,
             retry_max: 60s,
             give_up_after: Some(
@@ -203,6 +204,7 @@ telemetry: {prometheus: "127.0.0.1:9464"}
             tokens_per_minute: None,
             request_timeout: 90.5s,
             connect_timeout: 5s,
+            wait_for_server: 3s,
             retry_initial: 10ms,
             retry_max: 1s,
             give_up_after: None,

@@ -176,7 +176,7 @@ where
             }
             let mut waiting = Vec::new();
             for at in &entries {
-                if is_pending(store, &flow.key(*at), &key, until)? {
+                if store.pending_since(&flow.key(*at), &key)?.is_some_and(|since| since <= until) {
                     waiting.push(*at);
                 }
             }
@@ -185,11 +185,16 @@ where
                 items.push((item, waiting));
             }
         }
+        let mut epoch = None;
         if !admit.is_empty() {
-            commit.commit(admit).await?;
+            epoch = Some(commit.commit(admit).await?);
         }
         for (item, to) in items {
             for at in to {
+                let since = store.pending_since(&flow.key(at), &item.key)?;
+                if since != epoch && since.is_none_or(|since| since > until) {
+                    continue;
+                }
                 let item = Item { priority: flow.nodes[at].depth, ..item.clone() };
                 if !deliver(&senders[at], item, stop).await {
                     return Ok(delivered);
@@ -199,13 +204,4 @@ where
     }
     progress.source_ended.store(true, Ordering::Relaxed);
     Ok(delivered)
-}
-
-/// Whether a document was pending in a stage when the attempt began.
-fn is_pending(store: &dyn Store, stage: &StageKey, key: &ItemKey, until: Epoch) -> Result<bool, StoreError> {
-    // The entry just before this key in the index is the key itself if it is there: ask for what lies behind the
-    // greatest key below it.
-    let floor = ItemKey { lineage: key.lineage.clone(), id: ItemId([0; 32]) };
-    let found = store.pending(stage, Some(&floor), until, 1)?;
-    Ok(found.first().is_some_and(|item| item.key == *key))
 }

@@ -171,6 +171,7 @@ impl Engine {
             self.flow.nodes.iter().map(|node| mpsc::channel::<Item>(node.buffer.max(1))).unzip();
         let shared = Arc::new(Shared {
             flow: Arc::clone(&self.flow),
+            store: Arc::clone(&self.store),
             commit: Arc::clone(&self.commit),
             stop: self.stop.clone(),
             progress: Arc::clone(&self.progress),

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::runtime::{EngineError, Flow, Progress};
 use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
-use crate::model::store::Commit;
+use crate::model::store::{Commit, Store};
 use crate::model::{ErrorClass, Item, ItemId, Outcome, StageError};
 use crate::telemetry::metrics;
 
@@ -23,6 +23,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// What all runners share.
 pub(super) struct Shared {
     pub(super) flow: Arc<Flow>,
+    pub(super) store: Arc<dyn Store>,
     pub(super) commit: Arc<dyn Commit>,
     pub(super) stop: Stop,
     pub(super) progress: Arc<Progress>,
@@ -83,8 +84,13 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
     let (ending, children) = match result {
         Ok(Outcome::Emit { children, warnings, notes }) => {
             let children = number(&item.key, &node.fingerprint, children);
-            let done = Done { children: children.len() as u32, warnings, notes };
-            (Ending::Done(done), children)
+            match children.iter().try_for_each(crate::store::fits) {
+                Ok(()) => (Ending::Done(Done { children: children.len() as u32, warnings, notes }), children),
+                Err(error) => {
+                    let (label, reason) = ("too_large".to_owned(), error.to_string());
+                    (Ending::Dead(DeadLetter { label, reason, attempts: 1, raw: Vec::new() }), Vec::new())
+                }
+            }
         }
         Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
         Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
@@ -101,7 +107,7 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
     let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
-    shared.commit.commit(vec![change]).await?;
+    let epoch = shared.commit.commit(vec![change]).await?;
     let took = began.elapsed();
     metrics::item_ended(&node.name, outcome, took);
     let progress = &shared.progress.stages[at];
@@ -110,6 +116,10 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
 
     for child in below {
         for (edge, to) in edges.iter().zip(&node.consumers) {
+            // An item done anew makes children that the stages below know already: done, or waiting for the feeder.
+            if shared.store.pending_since(&shared.flow.key(*to), &child.key)? != Some(epoch) {
+                continue;
+            }
             let priority = shared.flow.nodes[*to].depth;
             let item = Item { key: child.key.clone(), payload: child.payload.clone(), priority };
             tokio::select! {

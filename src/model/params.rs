@@ -370,7 +370,7 @@ pub fn nearest<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
         .iter()
         .map(|candidate| (edit_distance(word, candidate), candidate.as_str()))
         .min()
-        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
+        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() + 1) / 3)
         .map(|(_, candidate)| candidate)
 }
 

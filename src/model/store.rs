@@ -28,6 +28,9 @@ pub trait Store: Send + Sync {
         limit: usize,
     ) -> Result<Vec<PendingItem>, StoreError>;
 
+    /// The commit in which an item became pending in `stage`; `None` if it is not pending there.
+    fn pending_since(&self, stage: &StageKey, key: &ItemKey) -> Result<Option<Epoch>, StoreError>;
+
     /// At most `limit` ended items of `stage` in lineage order, those behind `after` only.
     fn endings(
         &self,

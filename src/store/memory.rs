@@ -274,6 +274,10 @@ impl Store for MemoryStore {
             .collect())
     }
 
+    fn pending_since(&self, stage: &StageKey, key: &ItemKey) -> Result<Option<Epoch>, StoreError> {
+        Ok(self.read().pending.get(&(*stage, key.clone())).map(|(_, epoch)| *epoch))
+    }
+
     fn endings(
         &self,
         stage: &StageKey,

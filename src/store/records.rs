@@ -292,6 +292,12 @@ impl Store for SledStore {
         })
     }
 
+    fn pending_since(&self, stage: &StageKey, key: &ItemKey) -> Result<Option<Epoch>, StoreError> {
+        let key = keys::item(keys::PENDING, stage, key);
+        let Some(value) = self.database.get(&key)? else { return Ok(None) };
+        Ok(Some(Epoch(codec::decode::<PendingV1>(&key, &value)?.epoch)))
+    }
+
     fn endings(
         &self,
         stage: &StageKey,

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::files::{io_error, sync_dir};
 use super::guard::{self, Fault};
@@ -49,24 +49,39 @@ pub(super) struct Database {
     failed: AtomicBool,
 }
 
+/// How long a database that another process seems to hold is tried again: the lease keeps real others out before this,
+/// and sled itself lets go of a database that was closed only when its own threads have ended.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
+fn is_locked<F>(opened: &Result<::sled::Result<::sled::Db>, F>) -> bool {
+    matches!(opened, Ok(Err(::sled::Error::Io(e))) if e.to_string().contains("could not acquire lock"))
+}
+
 impl Database {
     /// Opens or creates the database in the folder `dir`, which must exist.
     pub(super) fn open(dir: &Path, cache_bytes: u64, limit: Duration) -> Result<Self, OpenFault> {
-        let path = dir.to_owned();
-        let opened = guard::catch_within(limit, move || {
-            // Without sled's background flusher nothing is written but by `apply`.
-            ::sled::Config::new()
-                .path(path)
-                .cache_capacity(cache_bytes)
-                .flush_every_ms(None)
-                .mode(::sled::Mode::LowSpace)
-                .open()
-        });
+        let began = Instant::now();
+        let opened = loop {
+            let path = dir.to_owned();
+            let opened = guard::catch_within(limit, move || {
+                // Without sled's background flusher nothing is written but by `apply`.
+                ::sled::Config::new()
+                    .path(path)
+                    .cache_capacity(cache_bytes)
+                    .flush_every_ms(None)
+                    .mode(::sled::Mode::LowSpace)
+                    .open()
+            });
+            // The lock belongs to an open file, which a process that is being started by the one that just closed the
+            // database holds for a moment longer.
+            if !is_locked(&opened) || began.elapsed() > LOCK_PATIENCE {
+                break opened;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         let db = match opened {
             Ok(Ok(db)) => db,
-            Ok(Err(::sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
-                return Err(OpenFault::Locked);
-            }
+            opened if is_locked(&opened) => return Err(OpenFault::Locked),
             Ok(Err(::sled::Error::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(OpenFault::Damaged(format!("a file ends too early ({e})")));
             }

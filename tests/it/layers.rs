@@ -50,7 +50,7 @@ fn a_module_uses_only_the_layers_above_it() {
                             faults.push(format!("{}:{}: {layer} uses {name}", file.display(), n + 1));
                         }
                         None if name == "cli" => {
-                            faults.push(format!("{}:{}: uses the command line", file.display(), n + 1))
+                            faults.push(format!("{}:{}: uses the command line", file.display(), n + 1));
                         }
                         _ => {}
                     }

@@ -1,6 +1,7 @@
 //! The behaviour from outside: the real binary, real processes, real HTTP, SIGKILL.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "figures that a test measures are shown with --nocapture")]
 
 mod support;
 

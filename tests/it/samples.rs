@@ -60,7 +60,7 @@ fn is_running(line: &str) -> bool {
 
 /// The words of a text, comparable over hyphenation, quotes and markup.
 fn words(text: &str) -> BTreeMap<String, usize> {
-    let joined = text.replace("\u{ad}\n", "").replace("-\n", "-").replace('\u{ad}', "").replace('\u{2060}', "");
+    let joined = text.replace("\u{ad}\n", "").replace("-\n", "-").replace(['\u{ad}', '\u{2060}'], "");
     let mut words = BTreeMap::new();
     for word in joined.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
         *words.entry(word.to_lowercase()).or_default() += 1;
@@ -75,7 +75,7 @@ fn what_stands_on_the_page_is_in_the_text() {
     for entry in std::fs::read_dir(root().join("tests/data/samples")).unwrap().flatten() {
         let name = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
         let seen = std::fs::read_to_string(entry.path()).unwrap();
-        let seen: String = seen.lines().filter(|line| !is_running(line)).map(|line| format!("{line}\n")).collect();
+        let seen = seen.lines().filter(|line| !is_running(line)).collect::<Vec<_>>().join("\n");
         let (mut expected, found) = (words(&seen), words(&documents[&format!("{name}.pdf")]));
         // Running headers have words; their lines are counted out below by what repeats over pages.
         for header in &RUNNING_HEADERS {

@@ -6,24 +6,24 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program under test.
-pub const QAFLOW: &str = env!("CARGO_BIN_EXE_qaflow");
+pub(crate) const QAFLOW: &str = env!("CARGO_BIN_EXE_qaflow");
 
 /// A folder of its own for one test, with a corpus, a state and results; removed at the end.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes a corpus of Markdown documents with policy-like sentences, each different, and returns its folder.
-    pub fn corpus(&self, documents: usize, paragraphs: usize) -> PathBuf {
+    pub(crate) fn corpus(&self, documents: usize, paragraphs: usize) -> PathBuf {
         let folder = self.path("corpus");
         std::fs::create_dir_all(&folder).unwrap();
         for n in 0..documents {
@@ -33,7 +33,7 @@ impl Place {
     }
 
     /// Writes a configuration for the simulated server with a pipeline of five stages.
-    pub fn config(&self, server: &Server, concurrency: usize) -> PathBuf {
+    pub(crate) fn config(&self, server: &Server, concurrency: usize) -> PathBuf {
         std::fs::write(self.path("pipeline.yaml"), PIPELINE).unwrap();
         let config = format!(
             "pipeline: pipeline.yaml\ninput: [corpus]\nstate: state\nout: out\nllm:\n  provider: openai\n  endpoints: \
@@ -47,7 +47,7 @@ impl Place {
     }
 
     /// `dataset.jsonl`, `rejected.jsonl` and `dead_letters.jsonl` of a results folder.
-    pub fn results(&self, out: &str) -> BTreeMap<&'static str, String> {
+    pub(crate) fn results(&self, out: &str) -> BTreeMap<&'static str, String> {
         ["dataset.jsonl", "rejected.jsonl", "dead_letters.jsonl"]
             .into_iter()
             .map(|name| (name, std::fs::read_to_string(self.path(out).join(name)).unwrap()))
@@ -65,7 +65,7 @@ stages:
 ";
 
 /// Writes document `n` into a folder.
-pub fn write_document(folder: &Path, n: usize, paragraphs: usize) {
+pub(crate) fn write_document(folder: &Path, n: usize, paragraphs: usize) {
     use std::fmt::Write as _;
     const WHO: [&str; 6] =
         ["applicant", "provider", "case manager", "hearing officer", "managed care plan", "county office"];
@@ -107,15 +107,15 @@ pub fn write_document(folder: &Path, n: usize, paragraphs: usize) {
 }
 
 /// A running `qaflow simulate-llm`.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub base_url: String,
-    pub log: PathBuf,
+    pub(crate) base_url: String,
+    pub(crate) log: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
-    pub fn start(options: &[&str]) -> Self {
+    pub(crate) fn start(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (log, port_file) = (dir.path().join("requests.jsonl"), dir.path().join("port"));
         let child = Command::new(QAFLOW)
@@ -140,7 +140,7 @@ impl Server {
     }
 
     /// The requests so far.
-    pub fn requests(&self) -> Requests {
+    pub(crate) fn requests(&self) -> Requests {
         Requests::read(&self.log)
     }
 }
@@ -154,11 +154,11 @@ impl Drop for Server {
 
 /// What a server's log says.
 #[derive(Debug, Default, Clone)]
-pub struct Requests {
+pub(crate) struct Requests {
     /// In order of arrival: id and task.
-    pub arrived: Vec<(String, String)>,
+    pub(crate) arrived: Vec<(String, String)>,
     /// Ids that were answered.
-    pub answered: BTreeSet<String>,
+    pub(crate) answered: BTreeSet<String>,
 }
 
 impl Requests {
@@ -182,12 +182,12 @@ impl Requests {
     }
 
     /// How many requests of a task arrived.
-    pub fn of(&self, task: &str) -> usize {
+    pub(crate) fn of(&self, task: &str) -> usize {
         self.arrived.iter().filter(|(_, t)| t == task).count()
     }
 
     /// How many arrived after the first `n`, by task.
-    pub fn since(&self, n: usize) -> BTreeMap<String, usize> {
+    pub(crate) fn since(&self, n: usize) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for (_, task) in &self.arrived[n..] {
             *counts.entry(task.clone()).or_default() += 1;
@@ -197,19 +197,19 @@ impl Requests {
 }
 
 /// `qaflow` with arguments, in a folder.
-pub fn qaflow(dir: &Path, args: &[&str]) -> Command {
+pub(crate) fn qaflow(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(QAFLOW);
     command.current_dir(dir).args(args).env_remove("QAFLOW_LOG").env_remove("SLURM_JOB_ID");
     command
 }
 
 /// Runs it to its end.
-pub fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().unwrap()
 }
 
 /// Runs it to its end and demands an exit code.
-pub fn expect(command: &mut Command, code: i32) -> String {
+pub(crate) fn expect(command: &mut Command, code: i32) -> String {
     let output = output(command);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "stdout:\n{out}\nstderr:\n{err}");
@@ -217,7 +217,7 @@ pub fn expect(command: &mut Command, code: i32) -> String {
 }
 
 /// A run with the given extra arguments, to its end.
-pub fn run(place: &Place, config: &Path, extra: &[&str], code: i32) -> String {
+pub(crate) fn run(place: &Place, config: &Path, extra: &[&str], code: i32) -> String {
     let config = config.display().to_string();
     let mut args = vec!["run", config.as_str()];
     args.extend(extra);
@@ -225,7 +225,7 @@ pub fn run(place: &Place, config: &Path, extra: &[&str], code: i32) -> String {
 }
 
 /// `verify` on a state; it must find nothing.
-pub fn verify(place: &Place, state: &str) -> serde_json::Value {
+pub(crate) fn verify(place: &Place, state: &str) -> serde_json::Value {
     let out = expect(&mut qaflow(&place.path(""), &["verify", "--json", "--state", state]), 0);
     serde_json::from_str(&out).unwrap()
 }

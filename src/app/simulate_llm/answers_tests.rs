@@ -1,3 +1,5 @@
+//! What the simulated answers look like, and that the checks find the planted flaws.
+
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -132,6 +132,11 @@ fn compare(disk: &dyn Store, memory: &dyn Store, limit: usize) {
                 assert_eq!(pending.len() as u64, counts.pending());
             }
         }
+        for item in disk.pending(stage, None, disk.epoch(), usize::MAX).unwrap() {
+            let since = disk.pending_since(stage, &item.key).unwrap();
+            assert_eq!(since, memory.pending_since(stage, &item.key).unwrap());
+            assert!(since.is_some_and(|since| since <= disk.epoch()));
+        }
         let endings = pages(limit, keyed, |after| disk.endings(stage, after, limit).unwrap());
         assert_eq!(endings, pages(limit, keyed, |after| memory.endings(stage, after, limit).unwrap()));
         assert_eq!(endings.len() as u64, counts.done + counts.rejected + counts.dead);
@@ -141,6 +146,7 @@ fn compare(disk: &dyn Store, memory: &dyn Store, limit: usize) {
         assert!(outputs.is_sorted_by_key(|(k, _)| k) && endings.is_sorted_by_key(|(k, _)| k));
         for (key, ending) in &endings {
             assert_eq!(disk.ending(stage, key).unwrap().as_ref(), Some(ending));
+            assert_eq!(disk.pending_since(stage, key).unwrap(), None);
         }
         for (key, output) in &outputs {
             assert_eq!(disk.output(stage, key).unwrap().as_ref(), Some(output));

@@ -340,7 +340,7 @@ fn every_threshold_decides_something() {
     };
     let near = with(None, None, Some("A member must report any changes of their income within 10 calendar days."));
     let wrong_number = with(None, Some("A member must report a change of income within 30 calendar days."), None);
-    let similar = with(Some("Must a member report a change of their income within some days?"), None, None);
+    let similar = with(Some("Must a member also report changed family income within 10 days?"), None, None);
     for (name, params, input, expected) in [
         ("min question", lengths(|l| l.question.0 = 100), GOOD, Some("well_formed")),
         ("max question", lengths(|l| l.question.1 = 20), GOOD, Some("well_formed")),
