@@ -75,8 +75,18 @@ impl Precaution {
     }
 
     /// The database opened well: the copy goes, before anything is committed.
+    ///
+    /// It loses its name first, at once: a process killed while it removes the files must not leave half of them to be
+    /// put back.
     pub(super) fn release(&self) -> Result<(), StoreError> {
-        remove_folder(&self.folder())?;
+        let (folder, unfinished) = (self.folder(), self.dir.join(UNFINISHED));
+        match fs::rename(&folder, &unfinished) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(io_error("cannot rename", &folder, &e)),
+        }
+        sync_dir(&self.dir)?;
+        remove_folder(&unfinished)?;
         sync_dir(&self.dir)
     }
 
@@ -218,6 +228,22 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_whole_or_has_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("db");
+        create_dirs(&database).unwrap();
+        std::fs::write(database.join("db"), vec![1; 1000]).unwrap();
+        let precaution = Precaution::take(dir.path(), &database).unwrap();
+        // A process killed while it removes the copy leaves some of it, under the name of an unfinished one.
+        fs::rename(dir.path().join(FOLDER), dir.path().join(UNFINISHED)).unwrap();
+        fs::remove_file(dir.path().join(UNFINISHED).join(SEGMENTS)).unwrap();
+        precaution.restore().unwrap();
+        let again = Precaution::take(dir.path(), &database).unwrap();
+        again.release().unwrap();
+        assert!(!dir.path().join(FOLDER).exists() && !dir.path().join(UNFINISHED).exists());
+    }
 
     #[test]
     fn what_was_overwritten_is_put_back() {
