@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use futures::future::BoxFuture;
@@ -11,10 +10,11 @@ use super::UsageError;
 use crate::config::{self, Concurrency, Kinds, LlmConfig, Loaded, Provider};
 use crate::engine::{Flow, FlowNode, Stop, StopReason};
 use crate::llm::concurrency::{Slots, Slotted};
+use crate::llm::endpoints::{Endpoint, EndpointStatus, Endpoints, ProbePlan};
 use crate::llm::embedded::EmbeddedModel;
 use crate::llm::journal::Journaled;
+use crate::llm::limits::Limits;
 use crate::llm::openai::{OpenAiClient, OpenAiOptions, StructuredOutput};
-use crate::llm::probe::Probed;
 use crate::llm::retry::{GiveUp, Retried, RetryPolicy};
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::params::Reader;
@@ -62,10 +62,45 @@ pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Configuration> 
 pub struct Model {
     /// Behind journal, retries and slots.
     pub client: Arc<dyn LlmClient>,
-    /// Its slots.
-    pub slots: Slots,
-    /// The start-up probe of a server; nothing to probe for the embedded model.
-    pub probe: Option<Arc<Probed>>,
+    /// Where it answers.
+    pub backend: Backend,
+}
+
+/// Where a model answers.
+#[derive(Clone)]
+pub enum Backend {
+    /// In the process, on so many threads.
+    Embedded(Slots),
+    /// On servers.
+    Servers(Arc<Endpoints>),
+}
+
+impl Backend {
+    /// Requests that may be with the model at once.
+    pub fn slots(&self) -> usize {
+        match self {
+            Self::Embedded(slots) => slots.level().1,
+            Self::Servers(endpoints) => endpoints.slots(),
+        }
+    }
+
+    /// How the places where it answers stand.
+    pub fn status(&self) -> Vec<EndpointStatus> {
+        match self {
+            Self::Embedded(slots) => {
+                let (in_flight, limit) = slots.level();
+                vec![EndpointStatus {
+                    url: "in this process".into(),
+                    in_flight: in_flight as u64,
+                    limit: limit as u64,
+                    waiting: slots.waiting() as u64,
+                    out_seconds: None,
+                    reason: None,
+                }]
+            }
+            Self::Servers(endpoints) => endpoints.status(),
+        }
+    }
 }
 
 /// Stands in for the embedded model until it is asked: loading takes a second and 650 MB, which a run that asks
@@ -115,36 +150,55 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         let slots = Slots::new(threads);
         let lazy = LazyEmbedded { weights, threads, model: tokio::sync::OnceCell::new() };
         let slotted = Slotted::new(lazy, slots.clone(), stop.token());
-        return Ok(Model { client: journaled(Box::new(slotted)), slots, probe: None });
+        return Ok(Model { client: journaled(Box::new(slotted)), backend: Backend::Embedded(slots) });
     }
-    let client = Arc::new(openai(llm)?);
-    let schema_expected = llm.structured_output != config::StructuredOutput::None;
-    let probe = Arc::new(Probed::new(client, llm.model.as_str().into(), schema_expected, llm.wait_for_server));
-    let slots = Slots::new(match llm.concurrency {
-        Concurrency::Fixed(limit) => limit as usize,
-        Concurrency::Auto => 32,
-    });
     let give_up: GiveUp = {
         let stop = stop.clone();
         Arc::new(move |why| {
             stop.request(StopReason::Limit(why));
         })
     };
-    let policy = RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
-    let slotted = Slotted::new(Arc::clone(&probe), slots.clone(), stop.token());
-    let retried = Retried::new(slotted, policy, stop.token(), give_up);
-    Ok(Model { client: journaled(Box::new(retried)), slots, probe: Some(probe) })
+    let total = match llm.concurrency {
+        Concurrency::Fixed(limit) => limit as usize,
+        Concurrency::Auto => 32,
+    };
+    let weights: u32 = llm.endpoints.iter().map(|endpoint| endpoint.weight).sum();
+    let endpoints = llm
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let share = (total as f64 * f64::from(endpoint.weight) / f64::from(weights)).ceil() as usize;
+            let limits = Limits::new(llm.requests_per_minute, llm.tokens_per_minute);
+            Ok(Endpoint::new(openai(llm, endpoint)?, endpoint.weight, share, limits))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    if endpoints.is_empty() {
+        return Err(UsageError("llm.endpoints names no server".into()).into());
+    }
+    let plan = ProbePlan {
+        model: llm.model.as_str().into(),
+        schema_expected: llm.structured_output != config::StructuredOutput::None,
+        patience: llm.wait_for_server,
+    };
+    let endpoints =
+        Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
+    let policy =
+        RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
+    let recovered = endpoints.recovered();
+    let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered);
+    Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints) })
 }
 
-/// The client of the first endpoint.
+/// The client of an endpoint.
 ///
 /// # Errors
 /// If its address cannot be used.
-pub fn openai(llm: &LlmConfig) -> anyhow::Result<OpenAiClient> {
-    let endpoint = llm.endpoints.first().ok_or_else(|| UsageError("llm.endpoints names no server".into()))?;
+pub fn openai(llm: &LlmConfig, endpoint: &config::Endpoint) -> anyhow::Result<OpenAiClient> {
     let api_key_env = endpoint.api_key_env.clone().or_else(|| llm.api_key_env.clone());
     let api_key = api_key_env.as_ref().and_then(|name| std::env::var(name).ok()).filter(|key| !key.is_empty());
     let extra = serde_json::Value::Object(llm.extra_body.clone()).to_string();
+    // The inside of the object.
+    let extra_body = extra[1..extra.len() - 1].to_owned();
     Ok(OpenAiClient::new(OpenAiOptions {
         base_url: endpoint.base_url.clone(),
         api_key,
@@ -156,7 +210,7 @@ pub fn openai(llm: &LlmConfig) -> anyhow::Result<OpenAiClient> {
             config::StructuredOutput::StructuredOutputs => StructuredOutput::StructuredOutputs,
             config::StructuredOutput::None => StructuredOutput::None,
         },
-        extra_body: extra.trim_start_matches('{').trim_end_matches('}').to_owned(),
+        extra_body,
     })?)
 }
 
@@ -189,7 +243,7 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
         format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
     });
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let (_, slots) = model.slots.level();
+    let slots = model.backend.slots();
     let nodes = loaded
         .graph
         .nodes
@@ -280,9 +334,6 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
         "stages": stages,
     })
 }
-
-/// How long a run without further word may wait for its server at the start.
-pub const NO_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The error of a run that has neither input nor manifest.
 pub fn no_input() -> anyhow::Error {

@@ -132,7 +132,19 @@ fn weights(loaded: &Configuration, findings: &mut Vec<Finding>) {
 
 async fn server(loaded: &Configuration, findings: &mut Vec<Finding>) -> anyhow::Result<()> {
     let llm = &loaded.run.llm;
-    let client = build::openai(llm)?;
+    for endpoint in &llm.endpoints {
+        one_server(loaded, endpoint, findings).await?;
+    }
+    Ok(())
+}
+
+async fn one_server(
+    loaded: &Configuration,
+    endpoint: &crate::config::Endpoint,
+    findings: &mut Vec<Finding>,
+) -> anyhow::Result<()> {
+    let llm = &loaded.run.llm;
+    let client = build::openai(llm, endpoint)?;
     let schema = llm.structured_output != crate::config::StructuredOutput::None;
     let report = match probe(&client, &llm.model, schema, Duration::from_secs(1)).await {
         Ok(report) => report,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{grouped, spoken};
 use crate::engine::Progress;
+use crate::llm::endpoints::EndpointStatus;
 use crate::model::StoreError;
 use crate::model::plan::Plan;
 use crate::model::store::Store;
@@ -115,6 +116,9 @@ pub struct ModelStatus {
     pub slots: u64,
     /// Requests that wait for a slot.
     pub waiting: u64,
+    /// The places where it answers.
+    #[serde(default)]
+    pub endpoints: Vec<EndpointStatus>,
 }
 
 /// What is known about the attempt besides the store.

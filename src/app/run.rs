@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::build::{self, Configuration};
+use super::build::{self, Backend, Configuration};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
-use crate::llm::concurrency::Slots;
+use crate::llm::endpoints::EndpointStatus;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
@@ -88,11 +88,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
 
     // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
     // to ask asks nothing: it finds that out as it goes.
-    if let Some(probe) = &model.probe
+    if let Backend::Servers(endpoints) = &model.backend
         && !everything_ended(&plan, state.store.as_ref(), attempt.documents_found)?
     {
         tokio::select! {
-            probed = probe.ensure() => { probed?; }
+            probed = endpoints.ensure_probed() => probed?,
             () = stop.wait() => {}
         }
     }
@@ -103,7 +103,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         store: state.store(),
         progress: Arc::clone(&progress),
         attempt: attempt.clone(),
-        slots: model.slots.clone(),
+        backend: model.backend.clone(),
         stop: stop.clone(),
     };
     let watcher = tokio::spawn(watch.clone().keep());
@@ -203,20 +203,23 @@ struct Watch {
     store: Arc<dyn Store>,
     progress: Arc<Progress>,
     attempt: Attempt,
-    slots: Slots,
+    backend: Backend,
     stop: Stop,
 }
 
 impl Watch {
     fn status(&self, phase: Phase) -> anyhow::Result<Status> {
-        let (in_flight, slots) = self.slots.level();
-        crate::telemetry::metrics::model_level(in_flight, slots);
+        let endpoints = self.backend.status();
+        let sum = |of: fn(&EndpointStatus) -> u64| endpoints.iter().map(of).sum::<u64>();
+        let (in_flight, slots, waiting) = (sum(|e| e.in_flight), sum(|e| e.limit), sum(|e| e.waiting));
+        crate::telemetry::metrics::model_level(in_flight as usize, slots as usize);
         self.progress.publish(self.plan.nodes.iter().map(|node| node.name.as_str()));
         let model = ModelStatus {
             name: self.plan.model.clone(),
-            in_flight: in_flight as u64,
-            slots: slots as u64,
-            waiting: self.slots.waiting() as u64,
+            in_flight,
+            slots,
+            waiting,
+            endpoints,
             ..ModelStatus::default()
         };
         Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)

@@ -1,5 +1,6 @@
 //! `qaflow status`: what a run is doing, from its status file; it never needs the lease. And the display during `run`.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -93,8 +94,15 @@ fn render(status: &Status, dir: &Path, age: Option<Duration>) -> String {
     } else {
         String::new()
     };
+    let mut outages = String::new();
+    for endpoint in &model.endpoints {
+        if let (Some(seconds), Some(reason)) = (endpoint.out_seconds, &endpoint.reason) {
+            let out = spoken(Duration::from_secs_f64(seconds));
+            let _ = write!(outages, "\nOUT for {out}: {} ({reason}); it is probed, and the flow waits", endpoint.url);
+        }
+    }
     format!(
-        "{}: {head}\nstate {}, attempt {}, {} in this attempt\n\n{}\nmodel {}: {} of {} slots in use, {} waiting; {} answers, {} prompt and {} completion tokens{cache}",
+        "{}: {head}\nstate {}, attempt {}, {} in this attempt\n\n{}\nmodel {}: {} of {} slots in use, {} waiting; {} answers, {} prompt and {} completion tokens{cache}{outages}",
         status.run_id,
         dir.display(),
         status.attempt,

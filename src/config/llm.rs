@@ -250,7 +250,7 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
     );
     let (retry_initial, retry_max) = reader.section("retry", |r| {
         let initial = r.int("initial_ms", 500, 1..=3_600_000, "the first wait after a failed request, in milliseconds");
-        let max = r.int("max_ms", 60_000, 1..=86_400_000, "the longest wait between two tries, in milliseconds");
+        let max = r.int("max_ms", 10_000, 1..=86_400_000, "the longest wait between two tries, in milliseconds");
         if initial > max {
             r.fault("max_ms", format!("{} must not be less than initial_ms ({initial})", r.path_of("max_ms")));
         }

@@ -103,7 +103,7 @@ fn defaults_hold() {
             connect_timeout: 10s,
             wait_for_server: 3s,
             retry_initial: 500ms,
-            retry_max: 60s,
+            retry_max: 10s,
             give_up_after: Some(
                 1800s,
             ),

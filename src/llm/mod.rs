@@ -4,10 +4,13 @@
 //! is the world's fault; [`concurrency`] grants the slots, the furthest stage first; then comes the model itself,
 //! [`openai`] over HTTP or [`embedded`] in the process.
 
+pub mod breaker;
 pub mod concurrency;
 pub mod download;
 pub mod embedded;
+pub mod endpoints;
 pub mod journal;
+pub mod limits;
 pub mod openai;
 pub mod probe;
 pub mod retry;

@@ -161,6 +161,18 @@ impl OpenAiClient {
             .map_err(|_| self.no_such_server(&format!("GET {url} gives {}", describe_body(&body))))
     }
 
+    /// Whether the server says that it is well: by `/health` (vLLM), or by its list of models where there is no such
+    /// page.
+    pub async fn healthy(&self) -> bool {
+        let root = self.options.base_url.trim_end_matches('/').trim_end_matches("/v1");
+        let asked = self.authorised(self.http.get(format!("{root}/health"))).timeout(Duration::from_secs(4)).send();
+        match asked.await.map(|response| response.status().as_u16()) {
+            Ok(200..300) => true,
+            Ok(404 | 405) => self.models().await.is_ok(),
+            _ => false,
+        }
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.options.api_key {
             Some(key) => request.bearer_auth(key),

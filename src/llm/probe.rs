@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use tokio::sync::OnceCell;
 
 use super::openai::OpenAiClient;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient, Message, Role, Schema, Task};
@@ -28,7 +27,8 @@ pub struct ProbeReport {
 /// A server that cannot be reached is tried again for `patience`, since it may be starting.
 ///
 /// # Errors
-/// [`LlmError::Misconfigured`] with what is wrong and the way out.
+/// [`LlmError::Unavailable`] if it cannot be reached in all that time; [`LlmError::Misconfigured`] with what is wrong and
+/// the way out.
 pub async fn probe(
     client: &OpenAiClient,
     model: &str,
@@ -45,14 +45,6 @@ pub async fn probe(
                     tracing::info!("waiting up to {patience:.0?} for the model server: {message}");
                 }
                 tokio::time::sleep(Duration::from_millis(500).min(patience)).await;
-            }
-            Err(LlmError::Unavailable { message, .. }) => {
-                return Err(LlmError::Misconfigured {
-                    message: format!(
-                        "{message}. Is the server running, and is llm.endpoints right? \
-                         If it takes long to start, set llm.wait_for_server"
-                    ),
-                });
             }
             Err(error) => return Err(error),
         }
@@ -109,39 +101,6 @@ pub async fn probe(
 fn obeys(content: &str) -> bool {
     let Ok(value) = serde_json::from_str::<serde_json::Value>(content.trim()) else { return false };
     matches!(value["code"].as_str(), Some("amber" | "violet")) && value["count"] == 7
-}
-
-/// A client that probes before the first call, once; a run without model calls then sends nothing at all.
-pub struct Probed {
-    client: Arc<OpenAiClient>,
-    model: Arc<str>,
-    schema_expected: bool,
-    patience: Duration,
-    done: OnceCell<ProbeReport>,
-}
-
-impl Probed {
-    /// Probes `client` for `model`.
-    pub fn new(client: Arc<OpenAiClient>, model: Arc<str>, schema_expected: bool, patience: Duration) -> Self {
-        Self { client, model, schema_expected, patience, done: OnceCell::new() }
-    }
-
-    /// Probes now, unless that was done.
-    ///
-    /// # Errors
-    /// As [`probe`].
-    pub async fn ensure(&self) -> Result<&ProbeReport, LlmError> {
-        self.done.get_or_try_init(|| probe(&self.client, &self.model, self.schema_expected, self.patience)).await
-    }
-}
-
-impl LlmClient for Probed {
-    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
-        Box::pin(async move {
-            self.ensure().await?;
-            self.client.complete(request).await
-        })
-    }
 }
 
 impl<C: LlmClient + ?Sized> LlmClient for Box<C> {

@@ -9,10 +9,15 @@ use std::time::{Duration, Instant};
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use futures::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::LlmError;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+
+/// The label of a failure (status 500) that a server gave while it says that it is well. Five of them make the request
+/// a dead letter; nothing else does.
+pub const FAILS_WHILE_WELL: &str = "http_500_while_well";
 
 /// Called once with the reason when patience is over.
 pub type GiveUp = Arc<dyn Fn(String) + Send + Sync>;
@@ -34,14 +39,22 @@ pub struct Retried<C> {
     policy: RetryPolicy,
     stop: CancellationToken,
     give_up: GiveUp,
+    /// Ends all waits when a server is back.
+    recovered: Arc<Notify>,
     /// Since when nothing has been answered; `None` while all is well.
     silent_since: Mutex<Option<Instant>>,
 }
 
 impl<C> Retried<C> {
-    /// Tries `inner` again by `policy` until `stop` is set.
-    pub fn new(inner: C, policy: RetryPolicy, stop: CancellationToken, give_up: GiveUp) -> Self {
-        Self { inner, policy, stop, give_up, silent_since: Mutex::new(None) }
+    /// Tries `inner` again by `policy` until `stop` is set; whoever waits when `recovered` is notified tries at once.
+    pub fn new(
+        inner: C,
+        policy: RetryPolicy,
+        stop: CancellationToken,
+        give_up: GiveUp,
+        recovered: Arc<Notify>,
+    ) -> Self {
+        Self { inner, policy, stop, give_up, recovered, silent_since: Mutex::new(None) }
     }
 
     /// Notes a failed call; returns how long nothing has been answered.
@@ -72,6 +85,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                 ..ExponentialBackoff::default()
             };
             let mut tries = 0_u32;
+            let mut broken = 0_u32;
             loop {
                 tries += 1;
                 let (message, retry_after) = match self.inner.complete(request).await {
@@ -79,7 +93,14 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                         self.succeeded();
                         return Ok(completion);
                     }
-                    Err(LlmError::Unavailable { message, retry_after, .. }) => (message, retry_after),
+                    // The server is well and fails on this very request: some time it is the request's fault.
+                    Err(LlmError::Unavailable { label, message, .. }) if label == FAILS_WHILE_WELL && broken == 4 => {
+                        return Err(LlmError::Refused { label: "http_500".into(), message });
+                    }
+                    Err(LlmError::Unavailable { label, message, retry_after }) => {
+                        broken += u32::from(label == FAILS_WHILE_WELL);
+                        (message, retry_after)
+                    }
                     // A refusal is an answer too: the endpoint lives.
                     Err(error @ LlmError::Refused { .. }) => {
                         self.succeeded();
@@ -105,6 +126,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     biased;
                     () = self.stop.cancelled() => return Err(LlmError::Interrupted),
                     () = tokio::time::sleep(wait) => {}
+                    () = self.recovered.notified(), if retry_after.is_none() => {}
                 }
             }
         })
@@ -142,7 +164,7 @@ mod tests {
         let tell = Arc::clone(&told);
         let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));
         let inner = Flaky { failures, seen: AtomicU32::new(0) };
-        (Retried::new(inner, policy, CancellationToken::new(), give_up), told)
+        (Retried::new(inner, policy, CancellationToken::new(), give_up, Arc::default()), told)
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ pub fn describe() {
     describe_counter!("qaflow_model_tokens_total", "Tokens of answers received, by kind (prompt, cached, completion)");
     describe_counter!("qaflow_journal_hits_total", "Answers taken from the journal instead of the model");
     describe_histogram!("qaflow_model_request_duration_seconds", Unit::Seconds, "Time to a model's answer");
+    describe_gauge!("qaflow_model_breaker_open", "1 while an endpoint is out and nothing is sent to it");
     describe_gauge!("qaflow_model_slots", "Requests that may be with the model at once");
     describe_gauge!("qaflow_model_in_flight", "Requests that are with the model");
 }
@@ -64,6 +65,11 @@ pub fn model_tokens(prompt: u64, cached: u64, completion: u64) {
 /// An answer came from the journal.
 pub fn journal_hit() {
     counter!("qaflow_journal_hits_total").increment(1);
+}
+
+/// Whether an endpoint is out.
+pub fn breaker(endpoint: &str, open: bool) {
+    gauge!("qaflow_model_breaker_open", "endpoint" => endpoint.to_owned()).set(if open { 1.0 } else { 0.0 });
 }
 
 /// How the slots of the model stand.

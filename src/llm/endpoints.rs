@@ -1,0 +1,441 @@
+//! The endpoints: each with its slots, limits and breaker. Work goes to the least loaded, but all calls about one
+//! chunk stay on one server, whose prefix cache holds it. A dead server drops out and comes back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{BoxFuture, join_all, select_all};
+use tokio::sync::{Notify, OnceCell};
+use tokio_util::sync::CancellationToken;
+
+use super::breaker::Breaker;
+use super::concurrency::Slots;
+use super::limits::{Limits, estimate};
+use super::openai::OpenAiClient;
+use super::probe::{ProbeReport, probe};
+use super::retry::{FAILS_WHILE_WELL, GiveUp};
+use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+use crate::model::{ItemId, LlmError};
+use crate::telemetry::metrics;
+
+/// Chunks whose server is remembered, in each of two generations.
+const REMEMBERED: usize = 32_768;
+/// How often a server that is out is looked at.
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+
+/// One server.
+pub struct Endpoint {
+    client: OpenAiClient,
+    weight: u32,
+    slots: Slots,
+    limits: Limits,
+    breaker: Breaker,
+    outstanding: AtomicUsize,
+    /// Until when the server asked to be left alone.
+    paused_until: Mutex<Option<Instant>>,
+}
+
+/// How a server stands.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct EndpointStatus {
+    /// Its address.
+    pub url: String,
+    /// Requests that are with it.
+    pub in_flight: u64,
+    /// Requests that may be with it at once.
+    pub limit: u64,
+    /// Requests that wait for one of its slots.
+    pub waiting: u64,
+    /// For how many seconds it has been out; `None` if it is well.
+    pub out_seconds: Option<f64>,
+    /// Why it is out.
+    pub reason: Option<String>,
+}
+
+impl Endpoint {
+    /// A server with `slots` slots.
+    pub fn new(client: OpenAiClient, weight: u32, slots: usize, limits: Limits) -> Self {
+        // All requests under way fail together when a server dies; an overloaded one answers some.
+        let threshold = slots.clamp(5, 20) as u32;
+        Self {
+            client,
+            weight: weight.max(1),
+            slots: Slots::new(slots),
+            limits,
+            breaker: Breaker::new(threshold),
+            outstanding: AtomicUsize::new(0),
+            paused_until: Mutex::new(None),
+        }
+    }
+
+    /// The server's address.
+    pub fn url(&self) -> &str {
+        self.client.base_url()
+    }
+
+    fn load(&self) -> f64 {
+        self.outstanding.load(Ordering::Relaxed) as f64 / f64::from(self.weight)
+    }
+
+    fn pause(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *paused = Some(paused.map_or(until, |earlier| earlier.max(until)));
+    }
+
+    async fn unpaused(&self) {
+        loop {
+            let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+            match until.and_then(|until| until.checked_duration_since(Instant::now())) {
+                Some(wait) if !wait.is_zero() => tokio::time::sleep(wait).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn status(&self) -> EndpointStatus {
+        let (in_flight, limit) = self.slots.level();
+        let outage = self.breaker.outage();
+        EndpointStatus {
+            url: self.url().into(),
+            in_flight: in_flight as u64,
+            limit: limit as u64,
+            waiting: self.slots.waiting() as u64,
+            out_seconds: outage.as_ref().map(|(out, _)| out.as_secs_f64()),
+            reason: outage.map(|(_, reason)| reason),
+        }
+    }
+}
+
+/// Counts a request with its endpoint while it lives.
+struct Outstanding<'a>(&'a AtomicUsize);
+
+impl<'a> Outstanding<'a> {
+    fn begin(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a chunk's calls go.
+#[derive(Clone)]
+struct Home {
+    endpoint: usize,
+    warmth: Arc<Warmth>,
+}
+
+/// Whether a server has read a chunk's prefix. The first call goes ahead alone, so that its siblings find it cached.
+#[derive(Default)]
+struct Warmth {
+    state: Mutex<WarmthState>,
+    warmed: Notify,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum WarmthState {
+    #[default]
+    Cold,
+    Warming,
+    Warm,
+}
+
+/// The call that goes ahead; whatever becomes of it, its siblings may follow.
+struct Leader(Arc<Warmth>);
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = WarmthState::Warm;
+        self.0.warmed.notify_waiters();
+    }
+}
+
+impl Warmth {
+    /// Becomes the leader, or waits until the leader is done.
+    async fn enter(self: Arc<Self>) -> Option<Leader> {
+        loop {
+            let warmed = self.warmed.notified();
+            {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                match *state {
+                    WarmthState::Cold => {
+                        *state = WarmthState::Warming;
+                        drop(state);
+                        return Some(Leader(Arc::clone(&self)));
+                    }
+                    WarmthState::Warm => return None,
+                    WarmthState::Warming => {}
+                }
+            }
+            warmed.await;
+        }
+    }
+}
+
+/// The chunks' homes in two generations: when the younger is full, the older is forgotten.
+#[derive(Default)]
+struct Homes {
+    young: HashMap<ItemId, Home>,
+    old: HashMap<ItemId, Home>,
+}
+
+impl Homes {
+    fn get(&mut self, id: &ItemId) -> Option<Home> {
+        if let Some(home) = self.young.get(id) {
+            return Some(home.clone());
+        }
+        let home = self.old.remove(id)?;
+        self.set(*id, home.clone());
+        Some(home)
+    }
+
+    fn set(&mut self, id: ItemId, home: Home) {
+        if self.young.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, home);
+    }
+}
+
+/// What the start-up probe needs.
+#[derive(Clone, Debug)]
+pub struct ProbePlan {
+    /// The model that must be served.
+    pub model: Arc<str>,
+    /// Whether a schema must be obeyed.
+    pub schema_expected: bool,
+    /// How long a server that cannot be reached is waited for.
+    pub patience: Duration,
+}
+
+/// All servers, as one client.
+pub struct Endpoints {
+    all: Vec<Arc<Endpoint>>,
+    homes: Mutex<Homes>,
+    plan: ProbePlan,
+    probed: OnceCell<()>,
+    stop: CancellationToken,
+    /// How long nothing may be answered before the run is asked to stop.
+    patience: Option<Duration>,
+    give_up: GiveUp,
+    recovered: Arc<Notify>,
+}
+
+impl Endpoints {
+    /// The servers, of which there must be at least one. When none answers for `patience`, `give_up` is told.
+    pub fn new(
+        all: Vec<Endpoint>,
+        plan: ProbePlan,
+        patience: Option<Duration>,
+        stop: CancellationToken,
+        give_up: GiveUp,
+    ) -> Self {
+        Self {
+            all: all.into_iter().map(Arc::new).collect(),
+            homes: Mutex::default(),
+            plan,
+            probed: OnceCell::new(),
+            stop,
+            patience,
+            give_up,
+            recovered: Arc::default(),
+        }
+    }
+
+    /// Tells who waits to try again that a server is back.
+    pub fn recovered(&self) -> Arc<Notify> {
+        Arc::clone(&self.recovered)
+    }
+
+    /// How the servers stand.
+    pub fn status(&self) -> Vec<EndpointStatus> {
+        self.all.iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// Slots over all servers.
+    pub fn slots(&self) -> usize {
+        self.all.iter().map(|endpoint| endpoint.slots.level().1).sum()
+    }
+
+    /// Probes all servers, once. One that cannot be reached is left out until it is well, as long as another is.
+    ///
+    /// # Errors
+    /// [`LlmError::Misconfigured`] with what is wrong and the way out.
+    pub async fn ensure_probed(&self) -> Result<(), LlmError> {
+        self.probed.get_or_try_init(|| self.probe_all()).await.copied()
+    }
+
+    async fn probe_all(&self) -> Result<(), LlmError> {
+        let ProbePlan { model, schema_expected, patience } = &self.plan;
+        let probes = self.all.iter().map(|endpoint| probe(&endpoint.client, model, *schema_expected, *patience));
+        let results: Vec<Result<ProbeReport, LlmError>> = join_all(probes).await;
+        let reachable = results.iter().any(Result::is_ok);
+        for (endpoint, result) in self.all.iter().zip(results) {
+            match result {
+                Ok(_) => {}
+                Err(LlmError::Unavailable { message, .. }) if reachable => {
+                    tracing::warn!("going on without {}: {message}", endpoint.url());
+                    self.take_out(endpoint, endpoint.breaker.trip(&message));
+                }
+                Err(LlmError::Unavailable { message, .. }) => {
+                    return Err(LlmError::Misconfigured {
+                        message: format!(
+                            "{message}. Is the server running, and is llm.endpoints right? \
+                             If it takes long to start, set llm.wait_for_server"
+                        ),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The server for a request: the chunk's own while it is well, else the least loaded; `None` if all are out.
+    fn choose(&self, affinity: &ItemId) -> Option<Home> {
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = homes.get(affinity)
+            && !self.all[home.endpoint].breaker.is_open()
+        {
+            return Some(home);
+        }
+        let well = (0..self.all.len()).filter(|at| !self.all[*at].breaker.is_open());
+        let endpoint = well.min_by(|a, b| self.all[*a].load().total_cmp(&self.all[*b].load()))?;
+        let home = Home { endpoint, warmth: Arc::default() };
+        homes.set(*affinity, home.clone());
+        Some(home)
+    }
+
+    /// Waits until some server is well again.
+    async fn any_well(&self) -> Result<(), LlmError> {
+        // As long as nobody answers, by whichever server was silent the shortest.
+        let silent = self.all.iter().filter_map(|endpoint| endpoint.breaker.silent_for()).min().unwrap_or_default();
+        let over = async {
+            match self.patience {
+                Some(patience) => tokio::time::sleep(patience.saturating_sub(silent)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(LlmError::Interrupted),
+            _ = select_all(self.all.iter().map(|endpoint| Box::pin(endpoint.breaker.closed()))) => Ok(()),
+            () = over => {
+                let why: Vec<String> = self
+                    .all
+                    .iter()
+                    .filter_map(|e| e.breaker.outage().map(|(out, why)| format!("{} for {out:.0?}: {why}", e.url())))
+                    .collect();
+                (self.give_up)(format!("no model server answers (outage.give_up_after): {}", why.join("; ")));
+                Err(LlmError::Interrupted)
+            }
+        }
+    }
+
+    /// Says that a server is out, and looks after it until it is well.
+    fn take_out(&self, endpoint: &Arc<Endpoint>, opened: Option<Duration>) {
+        let Some(pause) = opened else { return };
+        let reason = endpoint.breaker.outage().map(|(_, reason)| reason).unwrap_or_default();
+        tracing::warn!("{} is out, nothing is sent to it until it is well: {reason}", endpoint.url());
+        metrics::breaker(endpoint.url(), true);
+        let (endpoint, stop, recovered) = (Arc::clone(endpoint), self.stop.clone(), Arc::clone(&self.recovered));
+        tokio::spawn(async move {
+            let mut wait = pause;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                if endpoint.client.healthy().await {
+                    break;
+                }
+                wait = PROBE_EVERY;
+            }
+            let out = endpoint.breaker.close();
+            tracing::info!("{} is well again after {out:.1?}", endpoint.url());
+            metrics::breaker(endpoint.url(), false);
+            recovered.notify_waiters();
+        });
+    }
+
+    /// One call to one server, its slot and limits waited for; `None` if the server went out meanwhile.
+    async fn call(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        request: &CompletionRequest,
+    ) -> Option<Result<Completion, LlmError>> {
+        let _outstanding = Outstanding::begin(&endpoint.outstanding);
+        let estimate = estimate(request);
+        let slot = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Some(Err(LlmError::Interrupted)),
+            slot = endpoint.slots.acquire(request.priority) => slot,
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Some(Err(LlmError::Interrupted)),
+            () = async { endpoint.unpaused().await; endpoint.limits.admit(estimate).await } => {}
+        }
+        if endpoint.breaker.is_open() {
+            return None;
+        }
+        let mut result = endpoint.client.complete(request).await;
+        drop(slot);
+        if let Err(LlmError::Unavailable { label, .. }) = &mut result
+            && label == "http_500"
+            && endpoint.client.healthy().await
+        {
+            FAILS_WHILE_WELL.clone_into(label);
+        }
+        match &result {
+            Ok(completion) => {
+                endpoint.breaker.succeeded();
+                let usage = completion.usage;
+                endpoint.limits.correct(estimate, usage.prompt_tokens + usage.completion_tokens);
+            }
+            Err(LlmError::Refused { .. }) => endpoint.breaker.succeeded(),
+            Err(LlmError::Unavailable { label, .. }) if label == FAILS_WHILE_WELL => {}
+            Err(LlmError::Unavailable { label, retry_after, .. }) if label == "http_429" => {
+                // Busy, not ill: it is left alone for as long as it asks.
+                endpoint.pause(retry_after.unwrap_or(Duration::ZERO));
+            }
+            Err(LlmError::Unavailable { message, .. }) => {
+                let opened = endpoint.breaker.failed(message);
+                self.take_out(endpoint, opened);
+            }
+            Err(_) => {}
+        }
+        Some(result)
+    }
+}
+
+impl LlmClient for Endpoints {
+    fn complete<'a>(&'a self, request: &'a CompletionRequest) -> BoxFuture<'a, Result<Completion, LlmError>> {
+        Box::pin(async move {
+            self.ensure_probed().await?;
+            loop {
+                let Some(home) = self.choose(&request.affinity) else {
+                    self.any_well().await?;
+                    continue;
+                };
+                let leader = tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return Err(LlmError::Interrupted),
+                    leader = home.warmth.enter() => leader,
+                };
+                let result = self.call(&self.all[home.endpoint], request).await;
+                drop(leader);
+                if let Some(result) = result {
+                    return result;
+                }
+            }
+        })
+    }
+}
