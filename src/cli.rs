@@ -137,9 +137,9 @@ struct RunCommand {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Take at most so many documents, in the order of their names
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
-    /// Take share I (from 0) of N of the corpus, by content
+    /// Take share I (from 0) of N of the corpus, by content; each share needs a --state and --out of its own
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
     /// Override a configuration value; see below
@@ -201,6 +201,10 @@ enum ModelCommand {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
 }
 
 fn shard(text: &str) -> Result<Shard, String> {

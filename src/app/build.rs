@@ -10,8 +10,8 @@ use super::UsageError;
 use crate::config::{self, Concurrency, Kinds, LlmConfig, Loaded, Provider};
 use crate::engine::{Flow, FlowNode, Stop, StopReason};
 use crate::llm::concurrency::{Slots, Slotted};
-use crate::llm::endpoints::{Endpoint, EndpointStatus, Endpoints, ProbePlan};
 use crate::llm::embedded::EmbeddedModel;
+use crate::llm::endpoints::{Endpoint, EndpointStatus, Endpoints, ProbePlan};
 use crate::llm::journal::Journaled;
 use crate::llm::limits::Limits;
 use crate::llm::openai::{OpenAiClient, OpenAiOptions, StructuredOutput};
@@ -180,10 +180,8 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         schema_expected: llm.structured_output != config::StructuredOutput::None,
         patience: llm.wait_for_server,
     };
-    let endpoints =
-        Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
-    let policy =
-        RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
+    let endpoints = Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
+    let policy = RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
     let recovered = endpoints.recovered();
     let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered);
     Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints) })
@@ -220,10 +218,13 @@ pub fn openai(llm: &LlmConfig, endpoint: &config::Endpoint) -> anyhow::Result<Op
 /// # Errors
 /// What a stage lacks.
 pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) -> anyhow::Result<Flow> {
+    // What the server is told besides the stage's own request determines answers too.
+    let server = format!("{:?} {:?}", loaded.run.llm.structured_output, loaded.run.llm.extra_body);
     let context = StageContext {
         texts,
         llm: Arc::clone(&model.client),
         model: loaded.run.llm.model.as_str().into(),
+        dialect: server.as_str().into(),
         worker_program: std::env::current_exe().context("cannot find this program's own file")?,
     };
     let mut built = Vec::new();
@@ -235,8 +236,6 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
             .map_err(|fault| UsageError(format!("{}: stage `{}`: {fault}", entry.place, entry.name)))?;
         built.push((stage, entry));
     }
-    // What the server is told besides the stage's own request determines answers too.
-    let server = format!("{:?} {:?}", loaded.run.llm.structured_output, loaded.run.llm.extra_body);
     let fingerprints = loaded.graph.fingerprints(|at| {
         let (stage, entry) = &built[at];
         let server = if entry.params.uses_model() { server.as_str() } else { "" };

@@ -75,12 +75,13 @@ pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
         FailuresAction::Retry { label, id } => {
             let only = id.as_ref().map(|id| find(&plan, state.store.as_ref(), id)).transpose()?.map(|dead| dead.key.id);
             let mut changes = Vec::new();
-            let mut unknown = 0;
+            let (mut unknown, mut unusable) = (0, 0);
             each(&plan, state.store.as_ref(), |dead| {
                 let wanted = label.as_ref().is_none_or(|label| *label == dead.letter.label)
                     && only.is_none_or(|only| only == dead.key.id);
                 match dead.carried {
                     Some((producer, _)) if wanted => {
+                        unusable += usize::from(!dead.letter.raw.is_empty());
                         changes.push(Change::Reopen { stage: plan.key(dead.stage), key: dead.key, producer });
                     }
                     None if wanted => unknown += 1,
@@ -92,10 +93,21 @@ pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
             for batch in changes.chunks(1000) {
                 state.store.commit(batch)?;
             }
+            if changes.is_empty() && unknown == 0 {
+                let what = label.as_ref().map_or_else(String::new, |label| format!(" with the label `{label}`"));
+                print(&format!("nothing to retry: no dead letter{what} (see `qaflow failures list`)"));
+                return Ok(Exit::Done);
+            }
             print(&format!(
                 "{} pending again: start `qaflow run` with the same configuration",
                 grouped(changes.len() as u64)
             ));
+            if unusable > 0 {
+                print(&format!(
+                    "{unusable} of them died of answers that could not be used. Those answers are kept and will be met \
+                     again: change the stage's prompt, seed or temperature to have them asked anew"
+                ));
+            }
             if unknown > 0 {
                 print(&format!("{unknown} left, since what they carried is not in the store: see `qaflow verify`"));
             }

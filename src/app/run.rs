@@ -67,6 +67,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
+    if let Some(address) = loaded.run.prometheus {
+        crate::telemetry::exporter::start(address).map_err(UsageError)?;
+        tracing::info!("metrics at http://{address}/metrics");
+    }
     let stop = Stop::default();
     signals::listen(&stop).context("cannot listen for signals")?;
 
@@ -86,17 +90,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         out.display()
     );
 
-    // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
-    // to ask asks nothing: it finds that out as it goes.
-    if let Backend::Servers(endpoints) = &model.backend
-        && !everything_ended(&plan, state.store.as_ref(), attempt.documents_found)?
-    {
-        tokio::select! {
-            probed = endpoints.ensure_probed() => probed?,
-            () = stop.wait() => {}
-        }
-    }
-
     let watch = Watch {
         dir: state.dir.clone(),
         plan: plan.clone(),
@@ -106,6 +99,24 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         backend: model.backend.clone(),
         stop: stop.clone(),
     };
+    // From here on `qaflow status` shows this attempt, even while it waits for its server.
+    watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
+    // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
+    // to ask asks nothing: it finds that out as it goes.
+    if let Backend::Servers(endpoints) = &model.backend
+        && !everything_ended(&plan, state.store.as_ref(), attempt.documents_found)?
+    {
+        tokio::select! {
+            probed = endpoints.ensure_probed() => if let Err(error) = probed {
+                let mut status = watch.status(Phase::Failed)?;
+                status.reason = Some(error.to_string());
+                let _ = status.write(&state.dir);
+                return Err(error.into());
+            },
+            () = stop.wait() => {}
+        }
+    }
+
     let watcher = tokio::spawn(watch.clone().keep());
     let engine = Engine {
         flow: Arc::clone(&flow),
@@ -335,7 +346,7 @@ fn summary_json(plan: &Plan, exported: &Exported, out: &Path) -> anyhow::Result<
         "pairs_accepted": exported.accepted,
         "rejected": rejected,
         "dead": dead,
-        "average_scores": exported.average_scores(),
+        "average_scores": exported.average_scores_by_name(),
         "out": out.display().to_string(),
     }))?)
 }

@@ -53,7 +53,13 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
 fn read(dir: &Path) -> anyhow::Result<Status> {
     let path = dir.join(STATUS_FILE);
     let text = std::fs::read(&path).map_err(|error| {
-        UsageError(format!("{} cannot be read ({error}): is this the state of a run?", path.display()))
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return UsageError(format!(
+                "{} holds no state of a run: give --state the folder that `qaflow run` was given",
+                dir.display()
+            ));
+        }
+        UsageError(format!("{} cannot be read: {error}", path.display()))
     })?;
     let value: serde_json::Value = serde_json::from_slice(&text)
         .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))?;

@@ -118,7 +118,8 @@ fn show(findings: &Findings) {
     print(&if findings.faults.is_empty() {
         format!("verified: {} records, all accounted for", grouped(findings.records))
     } else {
-        format!("{} faults: `qaflow verify --repair` makes pending again what cannot be read", findings.faults.len())
+        let s = if findings.faults.len() == 1 { "" } else { "s" };
+        format!("{} fault{s}: `qaflow verify --repair` makes pending again what cannot be read", findings.faults.len())
     });
 }
 
@@ -232,8 +233,48 @@ fn lineage(state: &State, plan: &Plan, findings: &mut Findings) -> Result<(), St
                 }
             }
         }
+        with_missing_children(state, plan, at, |key, missing| {
+            findings.faults.push(format!(
+                "item {} of stage `{}` is done, but {missing} of its children are missing",
+                key.id.short(),
+                node.name
+            ));
+        })?;
     }
     Ok(())
+}
+
+/// Calls `each` with every item of stage `at` that is done and lacks children that it is said to have.
+fn with_missing_children(
+    state: &State,
+    plan: &Plan,
+    at: usize,
+    mut each: impl FnMut(ItemKey, u32),
+) -> Result<(), StoreError> {
+    let (stage, fingerprint) = (plan.key(at), plan.fingerprint(at));
+    let mut after: Option<ItemKey> = None;
+    loop {
+        let page = match state.store.endings(&stage, after.as_ref(), PAGE) {
+            Ok(page) => page,
+            // The audit has named what cannot be read already.
+            Err(StoreError::Damaged { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (key, ending) in page {
+            let Ending::Done(done) = ending else { continue };
+            let mut missing = 0;
+            for ordinal in 0..done.children {
+                let id = ItemId::derive(&key.id, &fingerprint, ordinal);
+                let child = ItemKey { lineage: key.lineage.child(ordinal), id };
+                missing += u32::from(matches!(state.store.output(&stage, &child), Ok(None)));
+            }
+            if missing > 0 {
+                each(key, missing);
+            }
+        }
+    }
 }
 
 fn broken_lineage(
@@ -285,14 +326,7 @@ fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
         }
     }
     damaged_texts(&state, plan, &mut changes)?;
-    for change in changes {
-        match state.store.commit(&[change]) {
-            Ok(_) => repaired += 1,
-            // Already pending: it will be done anew all the same.
-            Err(StoreError::IllegalTransition { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    repaired += apply(&state, changes)?;
     if beyond > 0 {
         let store = Arc::into_inner(state.store).context("the store is still in use")?;
         let (lost, store, notices) = store.rebuild(OpenOptions::default())?;
@@ -302,9 +336,33 @@ fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
         repaired += lost.damaged.len() as u64;
         state.store = Arc::new(store);
     }
+    // What was lost with a place that cannot be read shows in whoever made it.
+    let mut changes = Vec::new();
+    for at in 0..plan.nodes.len() {
+        let mut makers = Vec::new();
+        with_missing_children(&state, plan, at, |key, _| makers.push(key))?;
+        for maker in makers {
+            reopen(&state, plan, at, &maker, &mut changes)?;
+        }
+    }
+    repaired += apply(&state, changes)?;
     // The next run offers every output to every stage again, so that an item whose records were lost is found.
     state.store.commit(&[Change::Meta { name: ACTIVE_EDGES.into(), value: None }])?;
     Ok((state, repaired))
+}
+
+/// Applies changes one by one; gives how many took effect.
+fn apply(state: &State, changes: Vec<Change>) -> Result<u64, StoreError> {
+    let mut applied = 0;
+    for change in changes {
+        match state.store.commit(&[change]) {
+            Ok(_) => applied += 1,
+            // Already pending: it will be done anew all the same.
+            Err(StoreError::IllegalTransition { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(applied)
 }
 
 /// Reopens the documents whose texts cannot be read back.
@@ -327,16 +385,22 @@ fn damaged_texts(state: &State, plan: &Plan, changes: &mut Vec<Change>) -> Resul
     Ok(())
 }
 
+/// Reopens an item: what it carries is the output of one of the stages above, or will be once that is repaired.
 fn reopen(state: &State, plan: &Plan, at: usize, key: &ItemKey, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    for producer in plan.producers(at) {
+    let producers = plan.producers(at);
+    let mut holder = producers.first().copied();
+    for producer in producers {
         match state.store.output(&producer, key) {
             Ok(None) => {}
             Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {
-                changes.push(Change::Reopen { stage: plan.key(at), key: key.clone(), producer });
-                return Ok(());
+                holder = Some(producer);
+                break;
             }
             Err(error) => return Err(error),
         }
+    }
+    if let Some(producer) = holder {
+        changes.push(Change::Reopen { stage: plan.key(at), key: key.clone(), producer });
     }
     Ok(())
 }

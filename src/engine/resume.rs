@@ -15,7 +15,7 @@ use super::shutdown::Stop;
 use crate::model::payload::Document;
 use crate::model::record::{Change, Epoch, ItemKey, NewItem, PendingItem};
 use crate::model::store::{Commit, Store};
-use crate::model::{Fingerprint, Item, ItemId, Lineage, Payload, StageKey, StoreError};
+use crate::model::{Fingerprint, Item, ItemId, Lineage, Payload, StageKey};
 
 /// Records read at once.
 const PAGE: usize = 256;
@@ -106,19 +106,20 @@ async fn feed_stage(
             if except.contains(&key.id) {
                 continue;
             }
-            let payload = store.output(&producer, &key)?.ok_or_else(|| missing(flow, at, &key))?.payload;
+            let Some(output) = store.output(&producer, &key)? else {
+                // Lost with a damaged part of the database; the stage above, reopened by a repair, makes it again.
+                tracing::warn!(
+                    "item {} of stage `{}` waits for what it carries to be made again",
+                    key.id.short(),
+                    flow.nodes[at].name
+                );
+                continue;
+            };
+            let payload = output.payload;
             if !deliver(sender, Item { key, payload, priority }, stop).await {
                 return Ok(());
             }
         }
-    }
-}
-
-fn missing(flow: &Flow, at: usize, key: &ItemKey) -> StoreError {
-    StoreError::Damaged {
-        what: format!("item {} of stage `{}`", key.id.short(), flow.nodes[at].name),
-        detail: "it is pending, but what it carries is not in the store".into(),
-        remedy: "Run `qaflow verify --repair`".into(),
     }
 }
 

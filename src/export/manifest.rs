@@ -87,7 +87,6 @@ struct StageRow {
 /// If it cannot be written.
 pub fn write(out: &Path, plan: &Plan, facts: &RunFacts, exported: &Exported) -> Result<(), ExportError> {
     let warned = |entry: &'_ DocumentEntry| !entry.warnings.is_empty();
-    let named = ["clarity", "accuracy", "relevance", "overall"];
     let manifest = Manifest {
         format: 1,
         program: "qaflow",
@@ -141,7 +140,7 @@ pub fn write(out: &Path, plan: &Plan, facts: &RunFacts, exported: &Exported) -> 
             .collect(),
         stage_order: exported.counts.iter().map(|(name, _)| name.as_str()).collect(),
         pairs_accepted: exported.accepted,
-        average_scores: exported.average_scores().map(|average| named.into_iter().zip(average).collect()),
+        average_scores: exported.average_scores_by_name(),
         rejected_by_check: &exported.rejected,
         dead_by_reason: &exported.dead,
         notes: &exported.notes,

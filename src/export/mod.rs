@@ -82,6 +82,12 @@ impl Exported {
     pub fn average_scores(&self) -> Option<[f64; 4]> {
         (self.scored > 0).then(|| self.score_sums.map(|sum| (sum as f64 / self.scored as f64 * 100.0).round() / 100.0))
     }
+
+    /// The average marks by name.
+    pub fn average_scores_by_name(&self) -> Option<BTreeMap<&'static str, f64>> {
+        let names = ["clarity", "accuracy", "relevance", "overall"];
+        self.average_scores().map(|average| names.into_iter().zip(average).collect())
+    }
 }
 
 impl Export<'_> {

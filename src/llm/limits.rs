@@ -41,7 +41,7 @@ impl Limits {
     pub async fn admit(&self, estimate: u64) {
         if let Some((limiter, burst)) = &self.tokens {
             let debt = self.debt.swap(0, Ordering::Relaxed);
-            let mut wanted = (estimate as i64).saturating_add(debt);
+            let mut wanted = estimate.cast_signed().saturating_add(debt);
             if wanted < 1 {
                 // More was given back than this request takes: the rest is for the next one.
                 self.debt.fetch_add(wanted - 1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Limits {
     /// Corrects an estimate by what the answer took.
     pub fn correct(&self, estimate: u64, actual: u64) {
         if self.tokens.is_some() {
-            self.debt.fetch_add(actual as i64 - estimate as i64, Ordering::Relaxed);
+            self.debt.fetch_add(actual.cast_signed() - estimate.cast_signed(), Ordering::Relaxed);
         }
     }
 }

@@ -107,6 +107,12 @@ struct ErrorBody {
     error: ErrorDetail,
 }
 
+/// Some answers, such as vLLM's to a missing key, give words alone.
+#[derive(Deserialize)]
+struct PlainError {
+    error: String,
+}
+
 #[derive(Deserialize)]
 struct ErrorDetail {
     message: String,
@@ -377,7 +383,10 @@ fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
 fn error_text(body: &str) -> String {
     match serde_json::from_str::<ErrorBody>(body) {
         Ok(error) => shorten(&error.error.message),
-        Err(_) => describe_body(body),
+        Err(_) => match serde_json::from_str::<PlainError>(body) {
+            Ok(error) => shorten(&error.error),
+            Err(_) => describe_body(body),
+        },
     }
 }
 
@@ -432,6 +441,7 @@ pub(crate) mod tests_support {
             temperature: 0.5,
             top_p: 1.0,
             seed: Some(7),
+            dialect: "".into(),
             scope: ItemId([1; 32]),
             affinity: ItemId([2; 32]),
             priority: 1,

@@ -42,7 +42,10 @@ pub async fn probe(
             Ok(served) => break served,
             Err(LlmError::Unavailable { message, .. }) if began.elapsed() < patience => {
                 if !std::mem::replace(&mut told, true) {
-                    tracing::info!("waiting up to {patience:.0?} for the model server: {message}");
+                    tracing::info!(
+                        "waiting up to {} s for the model server (it may be stopped meanwhile): {message}",
+                        patience.as_secs()
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(500).min(patience)).await;
             }
@@ -61,6 +64,7 @@ pub async fn probe(
         temperature: 0.0,
         top_p: 1.0,
         seed: Some(0),
+        dialect: "".into(),
         scope: ItemId([0; 32]),
         affinity: ItemId([0; 32]),
         priority: u32::MAX,

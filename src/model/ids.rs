@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Declares a 32-byte identity with hexadecimal display and parsing.
 macro_rules! hash_id {
@@ -66,6 +67,13 @@ hash_id! {
 hash_id! {
     /// One model request: blake3 of everything that determines its answer, and of the item that asks.
     RequestKey
+}
+
+impl DocumentHash {
+    /// The hash of a file's content.
+    pub fn of(content: &[u8]) -> Self {
+        Self(Sha256::digest(content).into())
+    }
 }
 
 impl ItemId {

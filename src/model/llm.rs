@@ -33,6 +33,8 @@ pub struct CompletionRequest {
     pub top_p: f64,
     /// The seed given to the server.
     pub seed: Option<u64>,
+    /// What else the server is told that may change its answer, such as further fields of the request.
+    pub dialect: Arc<str>,
     /// The item that asks: the same question for two items is asked twice, for one item never.
     pub scope: ItemId,
     /// Requests with the same affinity share a prompt prefix and should go to the same server.
@@ -50,6 +52,7 @@ impl CompletionRequest {
         };
         part(self.scope.as_bytes());
         part(self.model.as_bytes());
+        part(self.dialect.as_bytes());
         for message in &self.messages {
             part(message.role.as_str().as_bytes());
             part(message.content.as_bytes());

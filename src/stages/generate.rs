@@ -139,7 +139,7 @@ impl GenerateStage {
         let task =
             Task::Generate { source: text, pairs: self.params.questions_per_chunk, types: Arc::clone(&self.types) };
         let ask_for = Ask { task, instruction: &self.instruction, input: None, schema: Arc::clone(&self.schema) };
-        let request = request(&self.params.asking, &self.context.model, &passage, ask_for, item.key.id, item.priority);
+        let request = request(&self.params.asking, &self.context, &passage, ask_for, item.key.id, item.priority);
         let Answered { mut value, completion, usage } =
             ask(self.context.llm.as_ref(), request, self.params.asking.ask_again, Self::read).await?;
 

@@ -26,6 +26,8 @@ pub struct StageContext {
     pub llm: Arc<dyn LlmClient>,
     /// The model's name as the server knows it; a stage may name another.
     pub model: Arc<str>,
+    /// What else the server is told that may change its answers.
+    pub dialect: Arc<str>,
     /// The program that worker processes are started from: this binary.
     pub worker_program: PathBuf,
 }

@@ -2,9 +2,10 @@
 //! server's prefix cache can serve it. One system prompt for all stages, then the document and the passage, then the
 //! stage's instruction, then what varies.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::StageContext;
 use crate::model::ItemId;
 use crate::model::llm::{CompletionRequest, Message, Role, Schema, Task};
 use crate::model::params::Reader;
@@ -174,7 +175,7 @@ pub struct Ask<'a> {
 /// Puts a request together.
 pub fn request(
     asking: &Asking,
-    model: &Arc<str>,
+    context: &StageContext,
     passage: &Passage<'_>,
     ask: Ask<'_>,
     scope: ItemId,
@@ -188,7 +189,7 @@ pub fn request(
     }
     CompletionRequest {
         task: ask.task,
-        model: asking.model.as_deref().map_or_else(|| Arc::clone(model), Arc::from),
+        model: asking.model.as_deref().map_or_else(|| Arc::clone(&context.model), Arc::from),
         messages: vec![
             Message { role: Role::System, content: asking.system.text.trim_end().into() },
             Message { role: Role::User, content: user },
@@ -198,6 +199,7 @@ pub fn request(
         temperature: asking.temperature,
         top_p: asking.top_p,
         seed: asking.seed,
+        dialect: Arc::clone(&context.dialect),
         scope,
         affinity: passage.id,
         priority,
@@ -209,11 +211,6 @@ pub fn prompt_hash(system: &PromptText, instruction: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(system.text.as_bytes()).update(&[0]).update(instruction.as_bytes());
     hasher.finalize().to_hex()[..16].to_owned()
-}
-
-/// Whether a path lies below a folder; used to show prompts relative to their pipeline.
-pub fn shown(path: Option<&Path>) -> String {
-    path.map_or_else(|| "built in".into(), |path| path.display().to_string())
 }
 
 #[cfg(test)]

@@ -132,8 +132,7 @@ impl ScoreStage {
             schema: Arc::clone(&self.schema),
         };
         // Asked in the name of the pair, not of the verdict: other checks above leave the judge's answers valid.
-        let request =
-            request(&self.params.asking, &self.context.model, &passage, ask_for, verdict.pair_id, item.priority);
+        let request = request(&self.params.asking, &self.context, &passage, ask_for, verdict.pair_id, item.priority);
         let Answered { value: marks, completion, usage } =
             ask(self.context.llm.as_ref(), request, self.params.asking.ask_again, Self::read).await?;
         let scores = Scores {

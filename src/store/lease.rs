@@ -240,8 +240,8 @@ impl Standing {
         let what_to_do = |age: Duration| {
             let wait = options.ttl.saturating_sub(age).as_secs() + 1;
             format!(
-                "stop it first, or, if it is gone, run the same command again in {wait} s (a heartbeat counts for {} \
-                 s), or take the state over by force",
+                "stop it first, or, if it is gone, run the same command again in {wait} s (a heartbeat counts for {} s); \
+                 `qaflow status` shows what it does meanwhile",
                 options.ttl.as_secs()
             )
         };

@@ -223,8 +223,9 @@ pub(super) fn damaged_database(dir: &Path, detail: String) -> StoreError {
     StoreError::Damaged {
         what: format!("the database {}", dir.display()),
         detail,
-        remedy: "Nothing was changed. Check the disk, keep a copy of the folder, then run `qaflow verify --repair`; \
-                 a new state folder starts afresh"
+        remedy: "Nothing was changed, and repair cannot help where the database cannot be opened. Put a copy of the \
+                 state's folder back, or, if there is none, move the folder aside and start `qaflow run` again, which \
+                 begins afresh"
             .into(),
     }
 }

@@ -1,4 +1,5 @@
 //! Logs, metrics, GPU figures.
 
+pub mod exporter;
 pub mod log;
 pub mod metrics;

@@ -139,7 +139,7 @@ fn sigkill_at_random_moments_changes_nothing() {
 #[ignore = "long: make crash N=100"]
 fn sigkill_at_many_random_moments_changes_nothing() {
     let kills = std::env::var("QAFLOW_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-    crash_test(200, 6, kills, 1800);
+    crash_test(200 + kills, 6, kills, 1300);
 }
 
 #[test]

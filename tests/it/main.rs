@@ -9,6 +9,7 @@ mod bad_input;
 mod command_line;
 mod crash;
 mod damage;
+mod endpoints;
 mod layers;
 mod memory;
 mod pdfs;

@@ -159,6 +159,8 @@ pub(crate) struct Requests {
     pub(crate) arrived: Vec<(String, String)>,
     /// Ids that were answered.
     pub(crate) answered: BTreeSet<String>,
+    /// Tags of the passages that were asked about.
+    pub(crate) passages: BTreeSet<String>,
 }
 
 impl Requests {
@@ -170,6 +172,7 @@ impl Requests {
             match value["event"].as_str() {
                 // The start-up probe is no work.
                 Some("arrive") if value["task"] != "probe" => {
+                    requests.passages.extend(value["source"].as_str().map(str::to_owned));
                     requests.arrived.push((id, value["task"].as_str().unwrap_or_default().into()));
                 }
                 Some("end") if value["outcome"] == "ok" => {
@@ -228,4 +231,34 @@ pub(crate) fn run(place: &Place, config: &Path, extra: &[&str], code: i32) -> St
 pub(crate) fn verify(place: &Place, state: &str) -> serde_json::Value {
     let out = expect(&mut qaflow(&place.path(""), &["verify", "--json", "--state", state]), 0);
     serde_json::from_str(&out).unwrap()
+}
+
+/// One HTTP/1.1 exchange with a server on this machine; its body.
+pub(crate) fn http(port: u16, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+}
+
+fn port_of(server: &Server) -> u16 {
+    server.base_url.trim_end_matches("/v1").rsplit(':').next().unwrap().parse().unwrap()
+}
+
+/// Tells the simulated server something.
+pub(crate) fn post(server: &Server, path: &str, body: &str) {
+    http(port_of(server), "POST", path, body).unwrap();
+}
+
+/// What the simulated server counted.
+pub(crate) fn stats(server: &Server) -> serde_json::Value {
+    serde_json::from_str(&http(port_of(server), "GET", "/sim/stats", "").unwrap()).unwrap()
 }

@@ -81,12 +81,20 @@ pub(super) struct Ticket {
     outcome: Outcome,
 }
 
+/// The tag of the source text, as it stands in the JSON of a request.
+fn source_tag(body: &[u8]) -> Option<&str> {
+    const OPENING: &[u8] = br#"<source id=\""#;
+    let at = body.windows(OPENING.len()).position(|window| window == OPENING)? + OPENING.len();
+    let tag = body.get(at..at + 8)?;
+    std::str::from_utf8(tag).ok()
+}
+
 impl Ticket {
-    fn arrive(shared: &Arc<Shared>, id: &str, task: &str, body: &blake3::Hash) -> Self {
+    fn arrive(shared: &Arc<Shared>, id: &str, task: &str, body: &blake3::Hash, source: Option<&str>) -> Self {
         let identity = if id.is_empty() { first_word(body) } else { first_word(&blake3::hash(id.as_bytes())) };
         let (n, nth) = lock(&shared.stats).arrive(identity);
         if let Some(log) = &shared.log {
-            log.arrive(n, id, task, &body.to_hex()[..16]);
+            log.arrive(n, id, task, &body.to_hex()[..16], source);
         }
         Self {
             shared: Arc::clone(shared),
@@ -193,7 +201,7 @@ pub(super) async fn complete(
         Ok(request) => request.task(),
         Err(_) => "invalid",
     };
-    let mut ticket = Ticket::arrive(shared, id, task, &hash);
+    let mut ticket = Ticket::arrive(shared, id, task, &hash, source_tag(body));
     let options = &shared.options;
     let faults = shared.faults();
     let html = faults.options.html_errors;

@@ -25,6 +25,9 @@ enum Line<'a> {
         id: &'a str,
         task: &'a str,
         body: &'a str,
+        /// The tag of the source text in the prompt: the same for all requests about one passage.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<&'a str>,
     },
     End {
         t: f64,
@@ -52,8 +55,8 @@ impl RequestLog {
     }
 
     /// A request has arrived, whole. `body` is the start of its body's BLAKE3 hash.
-    pub(super) fn arrive(&self, n: u64, id: &str, task: &str, body: &str) {
-        self.write(&Line::Arrive { t: now(), n, id, task, body });
+    pub(super) fn arrive(&self, n: u64, id: &str, task: &str, body: &str, source: Option<&str>) {
+        self.write(&Line::Arrive { t: now(), n, id, task, body, source });
     }
 
     /// A request has ended.
@@ -97,15 +100,15 @@ mod tests {
         let path = folder.path().join("log.jsonl");
         std::fs::write(&path, "{\"event\":\"arr").unwrap();
         let log = RequestLog::open(&path).unwrap();
-        log.arrive(1, "a\"b", "qa_pairs", "00ff");
+        log.arrive(1, "a\"b", "qa_pairs", "00ff", Some("9f3a"));
         log.end(1, "a\"b", "ok", Duration::from_micros(1_500));
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "{\"event\":\"arr");
         let arrive: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
         assert_eq!(
-            (&arrive["event"], &arrive["id"], &arrive["task"], &arrive["body"]),
-            (&"arrive".into(), &"a\"b".into(), &"qa_pairs".into(), &"00ff".into())
+            (&arrive["event"], &arrive["id"], &arrive["task"], &arrive["source"]),
+            (&"arrive".into(), &"a\"b".into(), &"qa_pairs".into(), &"9f3a".into())
         );
         let end: serde_json::Value = serde_json::from_str(lines[2]).unwrap();
         assert_eq!((&end["outcome"], &end["ms"], &end["n"]), (&"ok".into(), &1.5.into(), &1.into()));

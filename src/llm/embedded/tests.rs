@@ -48,6 +48,7 @@ fn request(task: Task) -> CompletionRequest {
         temperature: 0.0,
         top_p: 1.0,
         seed: None,
+        dialect: "".into(),
         scope: ItemId([1; 32]),
         affinity: ItemId([1; 32]),
         priority: 0,

@@ -237,6 +237,7 @@ impl LlmClient for NoModel {
 
 fn context(text: &str) -> StageContext {
     StageContext {
+        dialect: "".into(),
         texts: Arc::new(OneText(extracted(text))),
         llm: Arc::new(NoModel),
         model: "none".into(),

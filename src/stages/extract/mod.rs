@@ -24,8 +24,7 @@ use futures::future::BoxFuture;
 use super::StageContext;
 use crate::model::payload::{Document, DocumentFormat, Pages, SourceRef};
 use crate::model::text::{ExtractedText, TextStore};
-use crate::model::{Item, Outcome, Payload, PayloadKind, Stage, StageError};
-use crate::sources::sha256_of;
+use crate::model::{DocumentHash, Item, Outcome, Payload, PayloadKind, Stage, StageError};
 
 pub use params::ExtractParams;
 pub use worker::{WORKER_ARGUMENT, worker_main};
@@ -159,7 +158,7 @@ fn from_plain(document: &Document, max_text: usize) -> Result<Extracted, StageEr
         io::ErrorKind::NotFound => gone(path),
         _ => StageError::transient("unreadable", format!("cannot read {}: {error}", path.display())),
     })?;
-    if sha256_of(&mut bytes.as_slice()).is_ok_and(|(found, _)| found != document.sha256) {
+    if DocumentHash::of(&bytes) != document.sha256 {
         return Err(changed(path));
     }
     let decoded = plain::decode(&bytes).map_err(|fault| StageError::poison("not_text", fault.to_string()))?;

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use super::pdf::{PdfFault, PdfOptions, PdfText, read_pdf};
 use crate::model::DocumentHash;
-use crate::sources::sha256_of;
 
 /// The hidden argument that makes the program a worker.
 pub const WORKER_ARGUMENT: &str = "extract-worker";
@@ -135,7 +134,7 @@ pub fn extract_pdf(
         io::ErrorKind::NotFound => WorkerFault::Gone,
         _ => WorkerFault::Unreadable(error.to_string()),
     })?;
-    let (found, _) = sha256_of(&mut bytes.as_slice()).map_err(|error| WorkerFault::Unreadable(error.to_string()))?;
+    let found = DocumentHash::of(&bytes);
     if found != *sha256 {
         return Err(WorkerFault::Changed);
     }

@@ -204,7 +204,7 @@ impl ValidateStage {
     ) -> Result<T, StageError> {
         let asking = &self.params.asking;
         let item = checking.item;
-        let request = request(asking, &self.context.model, &checking.passage, ask_for, item.key.id, item.priority);
+        let request = request(asking, &self.context, &checking.passage, ask_for, item.key.id, item.priority);
         let Answered { value, usage, .. } = ask(self.context.llm.as_ref(), request, asking.ask_again, read).await?;
         checking.verdict.usage += usage;
         Ok(value)

@@ -1,0 +1,237 @@
+//! The model's worst days, over real HTTP: faults of every kind, an outage, a server that dies, and what the server's
+//! log says of it.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::support::{Place, Server, post, qaflow, run, stats, verify};
+
+#[test]
+fn faults_cost_time_but_neither_items_nor_bytes() {
+    let place = Place::new();
+    place.corpus(30, 3);
+    let calm = Server::start(&["--latency-ms", "10"]);
+    let config = place.config(&calm, 32);
+    run(&place, &config, &["--state", "calm", "--out", "calm-out"], 0);
+
+    let faults = [
+        "--fault-429",
+        "0.05",
+        "--retry-after-ms",
+        "200",
+        "--fault-503",
+        "0.05",
+        "--fault-reset",
+        "0.01",
+        "--fault-malformed",
+        "0.03",
+        "--fault-truncated",
+        "0.01",
+        "--fault-hang",
+        "0.005",
+        "--hang-seconds",
+        "600",
+        "--latency-ms",
+        "10",
+    ];
+    let server = Server::start(&faults);
+    let config = place.config(&server, 32);
+    run(&place, &config, &["--state", "sick", "--out", "sick-out", "--set", "llm.request_timeout_seconds=3"], 0);
+    verify(&place, "sick");
+
+    let ids = |text: &str| -> BTreeMap<String, String> {
+        text.lines()
+            .map(|line| {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                (row["id"].as_str().unwrap().to_owned(), line.to_owned())
+            })
+            .collect()
+    };
+    let (calm, sick) = (place.results("calm-out"), place.results("sick-out"));
+    let (calm_pairs, sick_pairs) = (ids(&calm["dataset.jsonl"]), ids(&sick["dataset.jsonl"]));
+    let dead: Vec<serde_json::Value> =
+        sick["dead_letters.jsonl"].lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for letter in &dead {
+        let label = letter["label"].as_str().unwrap();
+        assert!(["bad_json", "truncated", "missing_fields"].contains(&label), "only unusable answers kill: {letter}");
+        assert_eq!(letter["raw_answers"].as_array().unwrap().len(), 3, "the raw answers are kept: {letter}");
+    }
+    // What was asked again has other token counts; a pair that is in both is otherwise the same.
+    let mut compared = 0;
+    for (id, line) in &sick_pairs {
+        let Some(other) = calm_pairs.get(id) else { continue };
+        let without_usage = |line: &str| {
+            let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+            row.as_object_mut().unwrap().remove("usage");
+            row
+        };
+        let (a, b) = (without_usage(line), without_usage(other));
+        if a["question"] == b["question"] {
+            compared += 1;
+        }
+    }
+    assert!(compared * 10 > calm_pairs.len() * 8, "{compared} of {} pairs are the same", calm_pairs.len());
+    let outcomes = stats(&server)["outcomes"].clone();
+    for kind in ["429", "503", "reset", "malformed"] {
+        assert!(outcomes[kind].as_u64().unwrap_or(0) > 0, "no {kind} was played: {outcomes}");
+    }
+}
+
+#[test]
+fn transport_faults_alone_change_no_byte() {
+    let place = Place::new();
+    place.corpus(20, 3);
+    let calm = Server::start(&["--latency-ms", "5"]);
+    let config = place.config(&calm, 32);
+    run(&place, &config, &["--state", "calm", "--out", "calm-out"], 0);
+    let server = Server::start(&[
+        "--latency-ms",
+        "5",
+        "--fault-429",
+        "0.1",
+        "--retry-after-ms",
+        "100",
+        "--fault-503",
+        "0.1",
+        "--fault-reset",
+        "0.05",
+        "--fault-hang",
+        "0.005",
+    ]);
+    let config = place.config(&server, 32);
+    run(&place, &config, &["--state", "sick", "--out", "sick-out", "--set", "llm.request_timeout_seconds=2"], 0);
+    assert_eq!(place.results("calm-out"), place.results("sick-out"));
+}
+
+#[test]
+fn an_outage_is_waited_out_and_nothing_dies() {
+    let place = Place::new();
+    place.corpus(60, 4);
+    let server = Server::start(&["--latency-ms", "100"]);
+    let config = place.config(&server, 32).display().to_string();
+    let mut child = qaflow(&place.path(""), &["run", &config, "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let rate = |seconds: f64| {
+        let before = stats(&server)["outcomes"]["ok"].as_u64().unwrap_or(0);
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        (stats(&server)["outcomes"]["ok"].as_u64().unwrap_or(0) - before) as f64 / seconds
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    let usual = rate(1.5);
+    assert!(usual > 50.0, "{usual} answers a second");
+    post(&server, "/sim/faults", r#"{"outage_for": 5, "outage_kind": "refuse"}"#);
+    std::thread::sleep(Duration::from_secs(3));
+    let shown = crate::support::expect(&mut qaflow(&place.path(""), &["status", "--state", "state"]), 0);
+    assert!(shown.contains("OUT for") && shown.contains("it is probed"), "{shown}");
+    std::thread::sleep(Duration::from_secs(3));
+    // One second after it is back, the level is as before.
+    let after = rate(1.5);
+    assert!(after > usual * 0.7, "{after} answers a second after the outage, {usual} before");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let findings = verify(&place, "state");
+    assert!(findings["stages"].as_array().unwrap().iter().all(|s| s["dead"] == 0), "{findings}");
+}
+
+#[test]
+fn patience_with_an_outage_has_an_end_and_everything_is_kept() {
+    let place = Place::new();
+    place.corpus(20, 3);
+    let server = Server::start(&["--latency-ms", "50"]);
+    let config = place.config(&server, 8).display().to_string();
+    let mut child = qaflow(&place.path(""), &["run", &config, "--set", "llm.outage.give_up_after=2s"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    post(&server, "/sim/faults", r#"{"outage_for": 20, "outage_kind": "503"}"#);
+    let began = Instant::now();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(75));
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert!(said.contains("outage.give_up_after"), "{said}");
+    post(&server, "/sim/faults", "{}");
+    run(&place, &place.path("run.yaml"), &[], 0);
+    let findings = verify(&place, "state");
+    assert!(findings["stages"].as_array().unwrap().iter().all(|s| s["dead"] == 0), "{findings}");
+}
+
+#[test]
+fn of_two_servers_one_dies_and_no_chunk_is_split_between_healthy_ones() {
+    let place = Place::new();
+    place.corpus(40, 3);
+    let (first, second) = (Server::start(&["--latency-ms", "60"]), Server::start(&["--latency-ms", "60"]));
+    let config = place.config(&first, 32);
+    let two = format!("llm.endpoints=[{{base_url: \"{}\"}}, {{base_url: \"{}\"}}]", first.base_url, second.base_url);
+    run(&place, &config, &["--state", "both", "--out", "both-out", "--set", &two], 0);
+    // Both well: each passage is asked about at one of them only.
+    let (a, b) = (first.requests(), second.requests());
+    assert!(a.arrived.len() * 4 > b.arrived.len() && b.arrived.len() * 4 > a.arrived.len(), "the load is shared");
+    assert!(a.passages.len() + b.passages.len() > 50, "only {} passages", a.passages.len() + b.passages.len());
+    let split: Vec<&String> = a.passages.intersection(&b.passages).collect();
+    assert!(split.is_empty(), "the calls about {} passages were split", split.len());
+
+    let config = config.display().to_string();
+    let mut child = qaflow(&place.path(""), &["run", &config, "--state", "one", "--out", "one-out", "--set", &two])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    drop(second);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let findings = verify(&place, "one");
+    assert!(findings["stages"].as_array().unwrap().iter().all(|s| s["dead"] == 0), "{findings}");
+    assert_eq!(place.results("both-out"), place.results("one-out"));
+}
+
+#[test]
+fn the_prompts_layout_serves_the_prefix_cache() {
+    let place = Place::new();
+    place.corpus(20, 3);
+    let server = Server::start(&["--latency-ms", "1", "--cache-blocks", "65536"]);
+    let config = place.config(&server, 16);
+    let many = ["--set", "stages.generate.questions_per_chunk=5", "--set", "stages.chunk.size=1500"];
+    run(&place, &config, &many, 0);
+    let stats = stats(&server);
+    let rate = stats["cached_tokens"].as_f64().unwrap() / stats["prompt_tokens"].as_f64().unwrap();
+    println!("prefix cache hit rate {rate:.3}");
+    assert!(rate >= 0.75, "hit rate {rate:.3}");
+    let shown = crate::support::expect(&mut qaflow(&place.path(""), &["status", "--state", "state"]), 0);
+    assert!(shown.contains("% of prompt tokens from the server's cache"), "{shown}");
+}
+
+#[test]
+fn metrics_are_served_while_it_runs() {
+    let place = Place::new();
+    place.corpus(20, 3);
+    let server = Server::start(&["--latency-ms", "100"]);
+    let config = place.config(&server, 8).display().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("telemetry.prometheus=127.0.0.1:{port}");
+    let mut child = qaflow(&place.path(""), &["run", &config, "--set", &address])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let page = loop {
+        let page = crate::support::http(port, "GET", "/metrics", "").unwrap_or_default();
+        if page.contains("qaflow_items_total") && page.contains("qaflow_model_requests_total") {
+            break page;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no metrics: {page}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert!(
+        page.contains("# HELP qaflow_items_total") && page.contains("qaflow_commit_duration_seconds_bucket"),
+        "{page}"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
