@@ -3,13 +3,14 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory
+.PHONY: help build demo test check crash memory bench
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
 	@echo "make test    the test suite"
 	@echo "make check   format, lints, dependencies and licences"
 	@echo "make crash   the long SIGKILL loop (N=$(N) kills)"
+	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 
 build:
@@ -34,3 +35,6 @@ crash:
 
 memory:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture memory::
+
+bench: build
+	$(QAFLOW) bench flow --all

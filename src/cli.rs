@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::app::bench::FlowArgs;
 use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
@@ -116,6 +117,11 @@ enum Command {
     /// Serve an OpenAI-compatible interface with slots, latency and faults, for rehearsals and tests
     #[command(name = "simulate-llm")]
     SimulateLlm(Box<SimulateArgs>),
+    /// Measure the program on this machine
+    Bench {
+        #[command(subcommand)]
+        what: BenchCommand,
+    },
     /// Print the configuration reference, made from the program itself
     #[command(hide = true, name = "config-reference")]
     ConfigReference,
@@ -188,6 +194,12 @@ enum FailuresCommand {
         #[arg(long)]
         id: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// The flow beside a bare client loop: how busy each keeps a simulated server, and at what cost
+    Flow(FlowArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -316,6 +328,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             crate::app::simulate_llm::run(*args).await?;
             Ok(Exit::Done)
         }
+        Command::Bench { what: BenchCommand::Flow(args) } => crate::app::bench::flow(&args).await,
         Command::ConfigReference => {
             crate::app::doctor::print_reference();
             Ok(Exit::Done)

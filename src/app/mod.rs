@@ -1,5 +1,6 @@
 //! The commands: the only place that puts the rest together.
 
+pub mod bench;
 pub mod build;
 pub mod doctor;
 pub mod export;
