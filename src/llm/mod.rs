@@ -4,6 +4,7 @@
 //! is the world's fault; [`concurrency`] grants the slots, the furthest stage first; then comes the model itself,
 //! [`openai`] over HTTP or [`embedded`] in the process.
 
+pub mod adaptive;
 pub mod concurrency;
 pub mod download;
 pub mod embedded;
