@@ -1,10 +1,10 @@
-//! Finds the number of requests in flight at which one model server does the most; a pure controller without clock or I/O.
+//! Finds how many requests in flight one model server takes best: a pure controller, without clock or I/O.
 //!
 //! A server's throughput grows with the requests in flight up to a knee that depends on model, hardware and prompts,
 //! and stays flat or falls beyond it. Latency alone does not show the knee: on a batching server it rises from the
 //! first request on, while throughput still grows. So the controller measures at two levels of the limit and judges
 //! by the *elasticity* of the throughput between them, `ln(T_high/T_low) / ln(L_high/L_low)`: it goes up while the
-//! elasticity is above [`TARGET`] and down while it is below. The phases:
+//! elasticity is above 0.15 and down while it is below. The phases:
 //!
 //! - *search*: the limit times 1.5, then doubled for as long as that pays in full, or halved for as long as it costs
 //!   nothing; the first pair of levels with the knee between them gives the first estimate.
@@ -22,29 +22,31 @@ use std::time::{Duration, Instant};
 
 use window::{Window, compare};
 
-/// The elasticity at which more requests no longer pay: 1% more in flight would bring less than 0.2% more answers.
+/// The elasticity at which more requests no longer pay: 1% more in flight would bring less than 0.15% more answers.
 ///
-/// Low, since GPU time is dear and latency hardly matters here; not zero, since beyond a knee the curve is often flat.
-const TARGET: f64 = 0.2;
+/// Low, since GPU time is dear and latency hardly matters here; not zero, since beyond a knee the curve may be flat.
+const TARGET: f64 = 0.15;
+/// Distance from [`TARGET`] at which a step has its full size; nearer it is proportionally smaller.
+const BAND: f64 = 0.2;
 /// From this elasticity on, the search takes the levels to lie below the knee.
 const FULL: f64 = 0.8;
 /// Distance of the two probed levels from the estimate, as a factor.
 const REACH: f64 = 1.08;
-/// A window lasts at least so many rounds, a round being as many answers as the limit, …
-const LEAST_ROUNDS: f64 = 3.0;
-/// … and at least so many answers.
-const LEAST_SAMPLES: f64 = 24.0;
-/// A probe's window takes at most so many rounds, however noisy the latencies are, or [`LEAST_SAMPLES`] twice.
-const MOST_ROUNDS: f64 = 12.0;
+/// Length of a window of the search in rounds, a round being as many answers as the limit.
+const SEARCH_ROUNDS: f64 = 2.5;
+/// Bounds of the length of a probe's window in rounds; the noisier the latencies, the longer.
+const PROBE_ROUNDS: (f64, f64) = (3.0, 16.0);
+/// Any window takes at least so many answers.
+const LEAST_SAMPLES: f64 = 12.0;
 /// The standard error of the elasticity for which the number of rounds is chosen.
-const TOLERANCE: f64 = 0.15;
-/// Rounds of rest between two probes.
-const HOLD_ROUNDS: f64 = 8.0;
+const TOLERANCE: f64 = 0.1;
+/// Rest between two probes, in windows of a probe.
+const HOLD: f64 = 2.5;
 /// Bounds of the step's size, in natural logarithm of the limit, and its size at first.
 const STEP: (f64, f64) = (0.06, 0.5);
 const FIRST_STEP: f64 = 0.2;
 /// Share of refusals among the recent answers that counts as overload; stray 503s and 429s do not.
-const REFUSED_SHARE: f64 = 0.2;
+const REFUSED_SHARE: f64 = 0.3;
 /// The limit is cut at most once in the time of a request, and that is bounded so.
 const REACTION: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Use of the key-value cache, 0 to 1, above which the limit is not raised.
@@ -97,8 +99,8 @@ struct Ceiling {
     first_growth: f64,
 }
 
-/// The controller of one server's limit. Every method takes the present time and costs well under a microsecond or
-/// two; [`Controller::limit`] may change with each call.
+/// The controller of one server's limit. Every method takes the present time and costs well under a
+/// microsecond; [`Controller::limit`] may change with each call, and the caller applies it then.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -157,7 +159,7 @@ impl Controller {
             phase: Phase::Search { proven: false },
             window: Window::new(now, limit),
             reference: None,
-            rounds: LEAST_ROUNDS,
+            rounds: PROBE_ROUNDS.0,
             step: FIRST_STEP,
             upwards: None,
             high_first: true,
@@ -188,7 +190,7 @@ impl Controller {
         }
     }
 
-    /// A request was answered, well or badly: refusals of the request itself (400, 422) are not for this method.
+    /// A request was answered. Leave out requests that the server turned down for what they are (400, 422).
     pub fn completed(&mut self, now: Instant, answered: &Answered) {
         let seconds = answered.latency.as_secs_f64();
         let horizon = self.horizon();
@@ -216,17 +218,26 @@ impl Controller {
         }
     }
 
-    /// The server refused a request for now: 429, 503, or no connection. A refusal for what the request is does not
-    /// count.
+    /// A request got no answer for a fault that passes: 429, 503, a time-out, a lost or refused connection; that is,
+    /// [`LlmError::Unavailable`](crate::model::LlmError::Unavailable).
     pub fn refused(&mut self, now: Instant) {
         self.refused_share += (1.0 - self.refused_share) / self.horizon();
         if self.refused_share < REFUSED_SHARE || self.reacting(now) {
             return;
         }
         self.refused_share = 0.0;
-        if let (false, Some((base, ceiling))) = (self.answered_since_cut, self.before_cut) {
-            // Nothing at all is answered: an outage, which says nothing about the level.
-            (self.base, self.ceiling) = (base, ceiling);
+        let outage = match (self.answered_since_cut, self.before_cut) {
+            // Nothing at all is answered, which says nothing about the level.
+            (false, Some(before)) => Some(before),
+            // Some is answered again, or always was, but not as much as before: that is approached in both directions.
+            (true, before) if matches!(self.phase, Phase::Recover { .. }) => {
+                let base = (self.base * 0.85).max(self.limit as f64 * 0.7);
+                Some((base, before.and_then(|(_, ceiling)| ceiling)))
+            }
+            _ => None,
+        };
+        if let Some((base, ceiling)) = outage {
+            (self.base, self.ceiling, self.before_cut) = (base, ceiling, outage);
             self.cut_made(now);
             self.phase = Phase::Recover { answers: 0 };
             self.reference = None;
@@ -276,13 +287,16 @@ impl Controller {
 
     /// Rounds that the present window takes.
     fn rounds(&self) -> f64 {
-        let level = self.window.level as f64;
-        let least = LEAST_ROUNDS.max(LEAST_SAMPLES / level);
         match self.phase {
-            Phase::Hold => HOLD_ROUNDS,
-            Phase::Probe => self.rounds.max(LEAST_SAMPLES / self.base.max(1.0)),
-            Phase::Search { .. } | Phase::Recover { .. } => least,
+            Phase::Hold => HOLD * self.probe_rounds(),
+            Phase::Probe => self.probe_rounds(),
+            Phase::Search { .. } | Phase::Recover { .. } => SEARCH_ROUNDS.max(LEAST_SAMPLES / self.window.level as f64),
         }
+    }
+
+    /// Rounds of each of a probe's windows.
+    fn probe_rounds(&self) -> f64 {
+        self.rounds.max(LEAST_SAMPLES / self.base)
     }
 
     /// The highest level allowed at present.
@@ -322,11 +336,14 @@ impl Controller {
     /// The limit is not used: nothing can be learned, and half a measurement would be stale when work comes again.
     fn unused(&mut self, now: Instant) {
         self.reference = None;
-        self.phase = match self.phase {
-            Phase::Search { .. } => Phase::Search { proven: false },
-            _ => Phase::Hold,
-        };
-        self.set(now, self.base);
+        if let Phase::Search { .. } = self.phase {
+            // What the search is at stays: the work there is fits under it, and below it some would wait.
+            self.phase = Phase::Search { proven: false };
+            self.set(now, self.limit as f64);
+        } else {
+            self.phase = Phase::Hold;
+            self.set(now, self.base);
+        }
     }
 
     /// A round was answered after an outage.
@@ -368,6 +385,7 @@ impl Controller {
             return if up > level { self.set(now, up) } else { self.descend(now, level) };
         };
         let Some(comparison) = compare(&reference, &here) else { return self.settle(now, self.base) };
+        self.plan(comparison.spread);
         let e = comparison.elasticity;
         let (low, high) = (level.min(reference.level as f64), level.max(reference.level as f64));
         // With a slope of 1 up to the knee and 0 beyond it, this is where the knee is.
@@ -429,6 +447,14 @@ impl Controller {
         self.high_first = !self.high_first;
     }
 
+    /// Chooses how long a probe's windows must be for latencies that vary by `spread`.
+    fn plan(&mut self, spread: f64) {
+        let (low, high) = self.levels();
+        let width = (high as f64 / low as f64).ln().max(f64::EPSILON);
+        let samples = 2.0 * (spread / (TOLERANCE * width)).powi(2);
+        self.rounds = (samples / self.base).clamp(PROBE_ROUNDS.0, PROBE_ROUNDS.1);
+    }
+
     fn raise_ceiling(&mut self) {
         let max = self.max as f64;
         self.ceiling = self.ceiling.take().filter(|ceiling| ceiling.level < max).map(|ceiling| Ceiling {
@@ -443,16 +469,12 @@ impl Controller {
         let Some(comparison) = compare(first, &self.window) else { return self.unused(now) };
         self.raise_ceiling();
         let e = comparison.elasticity;
-        let mut error = if e > TARGET { (e - TARGET) / (1.0 - TARGET) } else { (e - TARGET) / TARGET };
-        error = error.clamp(-1.0, if self.kv_usage > KV_FULL { 0.0 } else { 1.0 });
-
-        let width = (self.window.level as f64 / first.level as f64).ln().abs();
-        let needed = (std::f64::consts::SQRT_2 * comparison.spread / (TOLERANCE * width)).powi(2) / self.base;
-        self.rounds = needed.clamp(LEAST_ROUNDS, MOST_ROUNDS.max(2.0 * LEAST_SAMPLES / self.base));
+        let certain = 1.0 / (1.0 + (comparison.error / BAND).powi(2));
+        let error = ((e - TARGET) / BAND).clamp(-1.0, if self.kv_usage > KV_FULL { 0.0 } else { 1.0 }) * certain;
+        self.plan(comparison.spread);
 
         let upwards = error > 0.0;
         let turned = self.upwards.is_some_and(|before| before != upwards);
-        let moving = error.abs() > 0.5 && !turned;
         if turned {
             self.step *= 0.5;
         } else if error.abs() > 0.3 && self.upwards.is_some() {
@@ -460,8 +482,10 @@ impl Controller {
         }
         self.step = self.step.clamp(STEP.0, STEP.1);
         self.upwards = Some(upwards);
-        self.base = (self.base * (self.step * error).exp()).clamp(1.0, self.cap());
-        if moving {
+        let before = self.base;
+        self.base = (before * (self.step * error).exp()).clamp(1.0, self.cap());
+        // No rest on the way, but at the bounds.
+        if error.abs() > 0.5 && !turned && (self.base - before).abs() > 0.01 {
             self.probe(now);
         } else {
             self.phase = Phase::Hold;
@@ -470,5 +494,7 @@ impl Controller {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -58,6 +58,8 @@ pub(super) struct Comparison {
     /// `d ln(throughput) / d ln(requests in flight)`: 1 where more requests bring as much more, 0 where they bring
     /// nothing, negative where they harm.
     pub(super) elasticity: f64,
+    /// Its standard error, the latencies taken as independent.
+    pub(super) error: f64,
     /// Coefficient of variation of the latency, beyond what task and length explain.
     pub(super) spread: f64,
 }
@@ -82,7 +84,7 @@ impl Window {
         let task = usize::from(answered.task).min(TASKS - 1);
         self.tallies[task].add(answered.latency.as_secs_f64(), answered.completion_tokens as f64);
         self.samples += 1;
-        self.in_flight += answered.in_flight_at_start as u64;
+        self.in_flight = self.in_flight.saturating_add(answered.in_flight_at_start as u64);
     }
 
     fn mean_in_flight(&self) -> f64 {
@@ -121,6 +123,7 @@ pub(super) fn compare(a: &Window, b: &Window) -> Option<Comparison> {
             / ((n - 2.0) * (latency * latency).max(1e-18));
         weights += weight;
     }
-    (weights > 0.0)
-        .then(|| Comparison { elasticity: 1.0 - log_ratio / weights / levels, spread: (variance / weights).sqrt() })
+    let spread = (variance / weights).sqrt();
+    let error = spread * (1.0 / low.samples as f64 + 1.0 / high.samples as f64).sqrt() / levels;
+    (weights > 0.0).then_some(Comparison { elasticity: 1.0 - log_ratio / weights / levels, error, spread })
 }
