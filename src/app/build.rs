@@ -103,6 +103,10 @@ impl Backend {
     }
 }
 
+/// With `concurrency: auto`, requests in flight at first, and at most, for each server.
+const AUTO_START: usize = 20;
+const AUTO_MOST: usize = 512;
+
 /// Stands in for the embedded model until it is asked: loading takes a second and 650 MB, which a run that asks
 /// nothing must not pay.
 struct LazyEmbedded {
@@ -160,7 +164,7 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
     };
     let total = match llm.concurrency {
         Concurrency::Fixed(limit) => limit as usize,
-        Concurrency::Auto => 32,
+        Concurrency::Auto => AUTO_START * llm.endpoints.len(),
     };
     let weights: u32 = llm.endpoints.iter().map(|endpoint| endpoint.weight).sum();
     let endpoints = llm
@@ -169,7 +173,11 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         .map(|endpoint| {
             let share = (total as f64 * f64::from(endpoint.weight) / f64::from(weights)).ceil() as usize;
             let limits = Limits::new(llm.requests_per_minute, llm.tokens_per_minute);
-            Ok(Endpoint::new(openai(llm, endpoint)?, endpoint.weight, share, limits))
+            let client = openai(llm, endpoint)?;
+            Ok(match llm.concurrency {
+                Concurrency::Fixed(_) => Endpoint::new(client, endpoint.weight, share, limits),
+                Concurrency::Auto => Endpoint::adaptive(client, endpoint.weight, share, AUTO_MOST, limits),
+            })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     if endpoints.is_empty() {
@@ -185,6 +193,20 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
     let recovered = endpoints.recovered();
     let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered);
     Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints) })
+}
+
+/// What the server is told besides a stage's own request, which determines answers too.
+pub fn dialect(llm: &LlmConfig) -> String {
+    format!("{:?} {:?}", llm.structured_output, llm.extra_body)
+}
+
+/// The client of the first endpoint.
+///
+/// # Errors
+/// If there is none or its address cannot be used.
+pub fn first_server(llm: &LlmConfig) -> anyhow::Result<OpenAiClient> {
+    let endpoint = llm.endpoints.first().ok_or_else(|| UsageError("llm.endpoints names no server".into()))?;
+    openai(llm, endpoint)
 }
 
 /// The client of an endpoint.
@@ -218,8 +240,7 @@ pub fn openai(llm: &LlmConfig, endpoint: &config::Endpoint) -> anyhow::Result<Op
 /// # Errors
 /// What a stage lacks.
 pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) -> anyhow::Result<Flow> {
-    // What the server is told besides the stage's own request determines answers too.
-    let server = format!("{:?} {:?}", loaded.run.llm.structured_output, loaded.run.llm.extra_body);
+    let server = dialect(&loaded.run.llm);
     let context = StageContext {
         texts,
         llm: Arc::clone(&model.client),
@@ -242,7 +263,11 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
         format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
     });
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let slots = model.backend.slots();
+    let slots = match loaded.run.llm.concurrency {
+        // There must be work for whatever limit is found.
+        Concurrency::Auto if loaded.run.llm.provider == Provider::Openai => AUTO_MOST * loaded.run.llm.endpoints.len(),
+        _ => model.backend.slots(),
+    };
     let nodes = loaded
         .graph
         .nodes

@@ -1,8 +1,6 @@
 //! The endpoints: each with its slots, limits and breaker. Work goes to the least loaded, but all calls about one
 //! chunk stay on one server, whose prefix cache holds it. A dead server drops out and comes back.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,199 +8,19 @@ use futures::future::{BoxFuture, join_all, select_all};
 use tokio::sync::{Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::Breaker;
-use super::concurrency::Slots;
-use super::limits::{Limits, estimate};
-use super::openai::OpenAiClient;
+use super::adaptive::{Answered, Controller};
+pub use super::endpoint::{Endpoint, EndpointStatus};
+use super::endpoint::{Outstanding, task_number};
+use super::homes::{Home, Homes};
+use super::limits::estimate;
 use super::probe::{ProbeReport, probe};
 use super::retry::{FAILS_WHILE_WELL, GiveUp};
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::{ItemId, LlmError};
 use crate::telemetry::metrics;
 
-/// Chunks whose server is remembered, in each of two generations.
-const REMEMBERED: usize = 32_768;
 /// How often a server that is out is looked at.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
-
-/// One server.
-pub struct Endpoint {
-    client: OpenAiClient,
-    weight: u32,
-    slots: Slots,
-    limits: Limits,
-    breaker: Breaker,
-    outstanding: AtomicUsize,
-    /// Until when the server asked to be left alone.
-    paused_until: Mutex<Option<Instant>>,
-}
-
-/// How a server stands.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct EndpointStatus {
-    /// Its address.
-    pub url: String,
-    /// Requests that are with it.
-    pub in_flight: u64,
-    /// Requests that may be with it at once.
-    pub limit: u64,
-    /// Requests that wait for one of its slots.
-    pub waiting: u64,
-    /// For how many seconds it has been out; `None` if it is well.
-    pub out_seconds: Option<f64>,
-    /// Why it is out.
-    pub reason: Option<String>,
-}
-
-impl Endpoint {
-    /// A server with `slots` slots.
-    pub fn new(client: OpenAiClient, weight: u32, slots: usize, limits: Limits) -> Self {
-        // All requests under way fail together when a server dies; an overloaded one answers some.
-        let threshold = slots.clamp(5, 20) as u32;
-        Self {
-            client,
-            weight: weight.max(1),
-            slots: Slots::new(slots),
-            limits,
-            breaker: Breaker::new(threshold),
-            outstanding: AtomicUsize::new(0),
-            paused_until: Mutex::new(None),
-        }
-    }
-
-    /// The server's address.
-    pub fn url(&self) -> &str {
-        self.client.base_url()
-    }
-
-    fn load(&self) -> f64 {
-        self.outstanding.load(Ordering::Relaxed) as f64 / f64::from(self.weight)
-    }
-
-    fn pause(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *paused = Some(paused.map_or(until, |earlier| earlier.max(until)));
-    }
-
-    async fn unpaused(&self) {
-        loop {
-            let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-            match until.and_then(|until| until.checked_duration_since(Instant::now())) {
-                Some(wait) if !wait.is_zero() => tokio::time::sleep(wait).await,
-                _ => return,
-            }
-        }
-    }
-
-    fn status(&self) -> EndpointStatus {
-        let (in_flight, limit) = self.slots.level();
-        let outage = self.breaker.outage();
-        EndpointStatus {
-            url: self.url().into(),
-            in_flight: in_flight as u64,
-            limit: limit as u64,
-            waiting: self.slots.waiting() as u64,
-            out_seconds: outage.as_ref().map(|(out, _)| out.as_secs_f64()),
-            reason: outage.map(|(_, reason)| reason),
-        }
-    }
-}
-
-/// Counts a request with its endpoint while it lives.
-struct Outstanding<'a>(&'a AtomicUsize);
-
-impl<'a> Outstanding<'a> {
-    fn begin(counter: &'a AtomicUsize) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for Outstanding<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Where a chunk's calls go.
-#[derive(Clone)]
-struct Home {
-    endpoint: usize,
-    warmth: Arc<Warmth>,
-}
-
-/// Whether a server has read a chunk's prefix. The first call goes ahead alone, so that its siblings find it cached.
-#[derive(Default)]
-struct Warmth {
-    state: Mutex<WarmthState>,
-    warmed: Notify,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum WarmthState {
-    #[default]
-    Cold,
-    Warming,
-    Warm,
-}
-
-/// The call that goes ahead; whatever becomes of it, its siblings may follow.
-struct Leader(Arc<Warmth>);
-
-impl Drop for Leader {
-    fn drop(&mut self) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = WarmthState::Warm;
-        self.0.warmed.notify_waiters();
-    }
-}
-
-impl Warmth {
-    /// Becomes the leader, or waits until the leader is done.
-    async fn enter(self: Arc<Self>) -> Option<Leader> {
-        loop {
-            let warmed = self.warmed.notified();
-            {
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                match *state {
-                    WarmthState::Cold => {
-                        *state = WarmthState::Warming;
-                        drop(state);
-                        return Some(Leader(Arc::clone(&self)));
-                    }
-                    WarmthState::Warm => return None,
-                    WarmthState::Warming => {}
-                }
-            }
-            warmed.await;
-        }
-    }
-}
-
-/// The chunks' homes in two generations: when the younger is full, the older is forgotten.
-#[derive(Default)]
-struct Homes {
-    young: HashMap<ItemId, Home>,
-    old: HashMap<ItemId, Home>,
-}
-
-impl Homes {
-    fn get(&mut self, id: &ItemId) -> Option<Home> {
-        if let Some(home) = self.young.get(id) {
-            return Some(home.clone());
-        }
-        let home = self.old.remove(id)?;
-        self.set(*id, home.clone());
-        Some(home)
-    }
-
-    fn set(&mut self, id: ItemId, home: Home) {
-        if self.young.len() >= REMEMBERED {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, home);
-    }
-}
 
 /// What the start-up probe needs.
 #[derive(Clone, Debug)]
@@ -237,8 +55,12 @@ impl Endpoints {
         stop: CancellationToken,
         give_up: GiveUp,
     ) -> Self {
+        let all: Vec<Arc<Endpoint>> = all.into_iter().map(Arc::new).collect();
+        for endpoint in all.iter().filter(|endpoint| endpoint.controller.is_some()) {
+            endpoint.watch_load(stop.clone());
+        }
         Self {
-            all: all.into_iter().map(Arc::new).collect(),
+            all,
             homes: Mutex::default(),
             plan,
             probed: OnceCell::new(),
@@ -386,6 +208,7 @@ impl Endpoints {
         if endpoint.breaker.is_open() {
             return None;
         }
+        let (began, in_flight) = (Instant::now(), endpoint.slots.level().0);
         let mut result = endpoint.client.complete(request).await;
         drop(slot);
         if let Err(LlmError::Unavailable { label, .. }) = &mut result
@@ -398,6 +221,13 @@ impl Endpoints {
             Ok(completion) => {
                 endpoint.breaker.succeeded();
                 let usage = completion.usage;
+                let answered = Answered {
+                    task: task_number(&request.task),
+                    latency: began.elapsed(),
+                    completion_tokens: usage.completion_tokens,
+                    in_flight_at_start: in_flight,
+                };
+                endpoint.adapt(|controller, now| controller.completed(now, &answered));
                 endpoint.limits.correct(estimate, usage.prompt_tokens + usage.completion_tokens);
             }
             Err(LlmError::Refused { .. }) => endpoint.breaker.succeeded(),
@@ -405,9 +235,11 @@ impl Endpoints {
             Err(LlmError::Unavailable { label, retry_after, .. }) if label == "http_429" => {
                 // Busy, not ill: it is left alone for as long as it asks.
                 endpoint.pause(retry_after.unwrap_or(Duration::ZERO));
+                endpoint.adapt(Controller::refused);
             }
             Err(LlmError::Unavailable { message, .. }) => {
                 let opened = endpoint.breaker.failed(message);
+                endpoint.adapt(Controller::refused);
                 self.take_out(endpoint, opened);
             }
             Err(_) => {}

@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
-use serde::Deserialize;
-
+pub use super::wire::ServedModel;
+use super::wire::{Answer, ModelList, body, describe_body, error_text};
 use crate::model::LlmError;
-use crate::model::llm::{Completion, CompletionRequest, FinishReason, LlmClient, Message};
+use crate::model::llm::{Completion, CompletionRequest, FinishReason, LlmClient};
 use crate::model::payload::Usage;
 use crate::telemetry::metrics;
-
-/// The longest part of a server's error page that goes into a message.
-const SHOWN: usize = 300;
+use futures::future::BoxFuture;
 
 /// How the schema of an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,74 +45,6 @@ pub struct OpenAiClient {
     http: reqwest::Client,
     options: OpenAiOptions,
     completions: String,
-}
-
-/// A model that a server offers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ServedModel {
-    /// Its name.
-    pub id: String,
-    /// The longest prompt with answer, in tokens, where the server says so.
-    pub max_model_len: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct ModelList {
-    data: Vec<ServedModel>,
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    model: String,
-    choices: Vec<Choice>,
-    #[serde(default)]
-    usage: Option<AnswerUsage>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    message: AnswerMessage,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct AnswerMessage {
-    #[serde(default)]
-    content: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct AnswerUsage {
-    #[serde(default)]
-    prompt_tokens: u64,
-    #[serde(default)]
-    completion_tokens: u64,
-    #[serde(default)]
-    prompt_tokens_details: Option<PromptDetails>,
-}
-
-#[derive(Deserialize)]
-struct PromptDetails {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct ErrorBody {
-    error: ErrorDetail,
-}
-
-/// Some answers, such as vLLM's to a missing key, give words alone.
-#[derive(Deserialize)]
-struct PlainError {
-    error: String,
-}
-
-#[derive(Deserialize)]
-struct ErrorDetail {
-    message: String,
 }
 
 impl OpenAiClient {
@@ -177,6 +106,14 @@ impl OpenAiClient {
             Ok(404 | 405) => self.models().await.is_ok(),
             _ => false,
         }
+    }
+
+    /// The server's `/metrics` page, if it has one.
+    pub async fn metrics_page(&self) -> Option<String> {
+        let root = self.options.base_url.trim_end_matches('/').trim_end_matches("/v1");
+        let asked = self.authorised(self.http.get(format!("{root}/metrics"))).timeout(Duration::from_secs(4)).send();
+        let response = asked.await.ok().filter(|response| response.status().as_u16() == 200)?;
+        response.text().await.ok()
     }
 
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -331,83 +268,10 @@ fn answer_timeout(max_tokens: u32) -> Duration {
     Duration::from_secs(300) + Duration::from_millis(250) * max_tokens
 }
 
-/// The request's body. It is put together as text, since this is done for every call.
-fn body(request: &CompletionRequest, options: &OpenAiOptions) -> String {
-    use std::fmt::Write as _;
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let length: usize = request.messages.iter().map(|m| m.content.len()).sum();
-    let mut body = String::with_capacity(length + length / 8 + 1024);
-    let _ = write!(body, "{{\"model\":{},\"messages\":[", quoted(&request.model));
-    for (i, Message { role, content }) in request.messages.iter().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        let _ = write!(body, "{comma}{{\"role\":\"{}\",\"content\":{}}}", role.as_str(), quoted(content));
-    }
-    let _ = write!(
-        body,
-        "],\"max_completion_tokens\":{max},\"max_tokens\":{max},\"temperature\":{},\"top_p\":{}",
-        request.temperature,
-        request.top_p,
-        max = request.max_tokens,
-    );
-    if let Some(seed) = request.seed {
-        let _ = write!(body, ",\"seed\":{seed}");
-    }
-    if let Some(schema) = &request.schema {
-        let _ = match options.structured_output {
-            StructuredOutput::ResponseFormat => write!(
-                body,
-                ",\"response_format\":{{\"type\":\"json_schema\",\"json_schema\":{{\"name\":{},\"schema\":{},\"strict\":true}}}}",
-                quoted(&schema.name),
-                schema.json
-            ),
-            StructuredOutput::StructuredOutputs => {
-                write!(body, ",\"structured_outputs\":{{\"json\":{}}}", schema.json)
-            }
-            StructuredOutput::None => Ok(()),
-        };
-    }
-    if !options.extra_body.is_empty() {
-        let _ = write!(body, ",{}", options.extra_body);
-    }
-    body.push('}');
-    body
-}
-
 /// `Retry-After` in seconds (the form with a date is not used by model servers); fractions are accepted.
 fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     let seconds: f64 = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
     (0.0..=3600.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
-}
-
-/// The server's own words, from its error format or from whatever it sent.
-fn error_text(body: &str) -> String {
-    match serde_json::from_str::<ErrorBody>(body) {
-        Ok(error) => shorten(&error.error.message),
-        Err(_) => match serde_json::from_str::<PlainError>(body) {
-            Ok(error) => shorten(&error.error),
-            Err(_) => describe_body(body),
-        },
-    }
-}
-
-fn describe_body(body: &str) -> String {
-    let body = body.trim();
-    if body.is_empty() {
-        "an empty page".into()
-    } else if body.starts_with('<') {
-        let title = body.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
-        title.map_or_else(
-            || "an HTML page (a proxy's?)".into(),
-            |(title, _)| format!("an HTML page (a proxy's?) titled “{}”", shorten(title)),
-        )
-    } else {
-        format!("“{}”", shorten(body))
-    }
-}
-
-fn shorten(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= SHOWN { text } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }
 
 /// What happened, without reqwest's own words around it: the address is named anyway.
@@ -429,7 +293,7 @@ pub(crate) mod tests_support {
 
     use super::*;
     use crate::model::ItemId;
-    use crate::model::llm::{Role, Task};
+    use crate::model::llm::{Message, Role, Task};
 
     pub(crate) fn request() -> CompletionRequest {
         CompletionRequest {
@@ -445,6 +309,18 @@ pub(crate) mod tests_support {
             scope: ItemId([1; 32]),
             affinity: ItemId([2; 32]),
             priority: 1,
+        }
+    }
+
+    pub(crate) fn options() -> OpenAiOptions {
+        OpenAiOptions {
+            base_url: "http://127.0.0.1:1/v1".into(),
+            api_key: Some("secret".into()),
+            api_key_env: Some("KEY".into()),
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: None,
+            structured_output: StructuredOutput::ResponseFormat,
+            extra_body: "\"chat_template_kwargs\":{\"enable_thinking\":false}".into(),
         }
     }
 
@@ -464,47 +340,8 @@ pub(crate) mod tests_support {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use super::tests_support::request;
+    use super::tests_support::{options, request};
     use super::*;
-    use crate::model::llm::Schema;
-
-    fn options() -> OpenAiOptions {
-        OpenAiOptions {
-            base_url: "http://127.0.0.1:1/v1".into(),
-            api_key: Some("secret".into()),
-            api_key_env: Some("KEY".into()),
-            connect_timeout: Duration::from_secs(1),
-            request_timeout: None,
-            structured_output: StructuredOutput::ResponseFormat,
-            extra_body: "\"chat_template_kwargs\":{\"enable_thinking\":false}".into(),
-        }
-    }
-
-    #[test]
-    fn the_body_is_json_with_all_fields() {
-        let mut request = request();
-        request.schema = Some(Arc::new(Schema { name: "probe".into(), json: "{\"type\":\"object\"}".into() }));
-        let value: serde_json::Value = serde_json::from_str(&body(&request, &options())).unwrap();
-        assert_eq!(value["messages"][0]["content"], "say \"yes\"");
-        assert_eq!(value["response_format"]["json_schema"]["schema"]["type"], "object");
-        assert_eq!(value["seed"], 7);
-        assert_eq!(value["chat_template_kwargs"]["enable_thinking"], false);
-        let other = OpenAiOptions { structured_output: StructuredOutput::StructuredOutputs, ..options() };
-        let value: serde_json::Value = serde_json::from_str(&body(&request, &other)).unwrap();
-        assert_eq!(value["structured_outputs"]["json"]["type"], "object");
-    }
-
-    #[test]
-    fn server_texts_are_shown_short_and_plain() {
-        assert_eq!(error_text("{\"error\":{\"message\":\"too  long\",\"type\":\"x\"}}"), "too long");
-        assert_eq!(
-            error_text("<html><title>502 Bad Gateway</title></html>"),
-            "an HTML page (a proxy's?) titled “502 Bad Gateway”"
-        );
-        assert_eq!(error_text(""), "an empty page");
-    }
 
     #[tokio::test]
     async fn a_refused_connection_names_the_address_and_never_the_key() {

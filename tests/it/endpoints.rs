@@ -107,7 +107,7 @@ fn transport_faults_alone_change_no_byte() {
 #[test]
 fn an_outage_is_waited_out_and_nothing_dies() {
     let place = Place::new();
-    place.corpus(60, 4);
+    place.corpus(150, 6);
     let server = Server::start(&["--latency-ms", "100"]);
     let config = place.config(&server, 32).display().to_string();
     let mut child = qaflow(&place.path(""), &["run", &config, "--json"])
@@ -192,12 +192,13 @@ fn of_two_servers_one_dies_and_no_chunk_is_split_between_healthy_ones() {
 
 #[test]
 fn the_prompts_layout_serves_the_prefix_cache() {
+    // The pipeline as it is shipped, over the samples: a generate call, and for each pair a round trip and a score.
     let place = Place::new();
-    place.corpus(20, 3);
-    let server = Server::start(&["--latency-ms", "1", "--cache-blocks", "65536"]);
-    let config = place.config(&server, 16);
-    let many = ["--set", "stages.generate.questions_per_chunk=5", "--set", "stages.chunk.size=1500"];
-    run(&place, &config, &many, 0);
+    let root = env!("CARGO_MANIFEST_DIR");
+    let server = Server::start(&["--latency-ms", "20", "--cache-blocks", "65536"]);
+    let config = place.config(&server, 32);
+    let pipeline = format!("pipeline={root}/pipelines/medicaid-qa.yaml");
+    run(&place, &config, &[&format!("{root}/samples"), "--set", &pipeline], 0);
     let stats = stats(&server);
     let rate = stats["cached_tokens"].as_f64().unwrap() / stats["prompt_tokens"].as_f64().unwrap();
     println!("prefix cache hit rate {rate:.3}");

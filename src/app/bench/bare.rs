@@ -50,9 +50,12 @@ impl LlmClient for Recorder {
 /// If a stage fails.
 pub(super) async fn prepare(config: &Path, scratch: &Path) -> anyhow::Result<Vec<CompletionRequest>> {
     let loaded = build::load(config, &[])?;
-    let recorder =
-        Arc::new(Recorder { inner: build::openai(&loaded.run.llm)?, requests: Mutex::new(Vec::with_capacity(ENOUGH)) });
+    let recorder = Arc::new(Recorder {
+        inner: build::first_server(&loaded.run.llm)?,
+        requests: Mutex::new(Vec::with_capacity(ENOUGH)),
+    });
     let context = StageContext {
+        dialect: build::dialect(&loaded.run.llm).into(),
         texts: Arc::new(FileTexts::open(scratch, 16 << 20)?),
         llm: Arc::clone(&recorder) as Arc<dyn LlmClient>,
         model: loaded.run.llm.model.as_str().into(),
@@ -110,7 +113,7 @@ pub(super) async fn measure(
     slots: u32,
     length: Duration,
 ) -> anyhow::Result<Steady> {
-    let client = Arc::new(build::openai(&build::load(config, &[])?.run.llm)?);
+    let client = Arc::new(build::first_server(&build::load(config, &[])?.run.llm)?);
     simulator.reset().await?;
     let (next, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
     let mut tasks = JoinSet::new();
