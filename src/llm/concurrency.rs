@@ -125,7 +125,6 @@ fn grant_waiting(shared: &Arc<Mutex<State>>) {
         };
         // If the waiter gives up at this very moment, the slot comes back in the error and its drop grants the next.
         drop(waiter.grant.send(Slot { state: Arc::clone(shared) }));
-        return;
     }
 }
 
@@ -224,11 +223,18 @@ mod tests {
             async move { slots.acquire(1).await }
         });
         tokio::task::yield_now().await;
-        slots.set_limit(2);
-        let second = waiting.await.unwrap();
-        assert_eq!(slots.level(), (2, 2));
+        let third = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.acquire(1).await }
+        });
+        while slots.waiting() < 2 {
+            tokio::task::yield_now().await;
+        }
+        slots.set_limit(3);
+        let (second, third) = (waiting.await.unwrap(), third.await.unwrap());
+        assert_eq!(slots.level(), (3, 3), "all who fit are served at once");
         slots.set_limit(1);
-        drop((held, second));
+        drop((held, second, third));
         assert_eq!(slots.level(), (0, 1));
     }
 }

@@ -212,8 +212,8 @@ impl Endpoints {
         let mut result = endpoint.client.complete(request).await;
         drop(slot);
         if let Err(LlmError::Unavailable { label, .. }) = &mut result
-            && label == "http_500"
-            && endpoint.client.healthy().await
+            && ["http_500", "not_an_answer"].contains(&label.as_str())
+            && endpoint.client.answers(&self.plan.model).await
         {
             FAILS_WHILE_WELL.clone_into(label);
         }

@@ -10,6 +10,9 @@ use crate::model::payload::Usage;
 use crate::telemetry::metrics;
 use futures::future::BoxFuture;
 
+/// The longest pause in seconds that a server's `Retry-After` is followed for; then it is asked again.
+const LONGEST_PAUSE: f64 = 60.0;
+
 /// How the schema of an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StructuredOutput {
@@ -108,6 +111,22 @@ impl OpenAiClient {
         }
     }
 
+    /// Whether the server answers the smallest of requests: then what failed is the other request's own fault.
+    pub async fn answers(&self, model: &str) -> bool {
+        let body = serde_json::json!({
+            "model": model, "messages": [{"role": "user", "content": "Say ok."}],
+            "max_completion_tokens": 4, "max_tokens": 4, "temperature": 0.0,
+        });
+        let asked =
+            self.authorised(self.http.post(&self.completions)).timeout(Duration::from_secs(60)).json(&body).send();
+        match asked.await {
+            Ok(response) if response.status().as_u16() == 200 => {
+                response.json::<Answer>().await.is_ok_and(|answer| !answer.choices.is_empty())
+            }
+            _ => false,
+        }
+    }
+
     /// The server's `/metrics` page, if it has one.
     pub async fn metrics_page(&self) -> Option<String> {
         let root = self.options.base_url.trim_end_matches('/').trim_end_matches("/v1");
@@ -175,12 +194,14 @@ impl OpenAiClient {
             }
             Some(_) => FinishReason::Other,
         };
-        let usage = answer.usage.map_or_else(Usage::default, |usage| Usage {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
-        });
-        let model = if answer.model.is_empty() { request.model.to_string() } else { answer.model };
+        // Accounts only: a server that gives odd figures, or none, has answered all the same.
+        let tokens = |path: &str| answer.usage.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(0.0) as u64;
+        let usage = Usage {
+            prompt_tokens: tokens("/prompt_tokens"),
+            completion_tokens: tokens("/completion_tokens"),
+            cached_tokens: tokens("/prompt_tokens_details/cached_tokens"),
+        };
+        let model = answer.model.filter(|model| !model.is_empty()).unwrap_or_else(|| request.model.to_string());
         Ok(Completion { content: choice.message.content.unwrap_or_default(), finish_reason, usage, model })
     }
 
@@ -226,6 +247,11 @@ impl OpenAiClient {
 
     async fn wrong_model(&self, model: &str, body: &str) -> LlmError {
         match self.models().await {
+            Ok(served) if served.iter().any(|served| served.id == model) => LlmError::Unavailable {
+                label: "http_404".into(),
+                message: format!("{} says 404 although it lists `{model}`: {}", self.base_url(), error_text(body)),
+                retry_after: None,
+            },
             Ok(served) => Self::not_served(self.base_url(), model, &served),
             Err(_) => LlmError::Misconfigured {
                 message: format!(
@@ -271,7 +297,7 @@ fn answer_timeout(max_tokens: u32) -> Duration {
 /// `Retry-After` in seconds (the form with a date is not used by model servers); fractions are accepted.
 fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
     let seconds: f64 = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    (0.0..=3600.0).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    (seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(LONGEST_PAUSE)))
 }
 
 /// What happened, without reqwest's own words around it: the address is named anyway.

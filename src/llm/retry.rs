@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::model::LlmError;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 
-/// The label of a failure (status 500) that a server gave while it says that it is well. Five of them make the request
-/// a dead letter; nothing else does.
-pub const FAILS_WHILE_WELL: &str = "http_500_while_well";
+/// The label of a failure (status 500, or an answer that is none) that a server gave to this request while it answered
+/// another one. So many of them make the request a dead letter; nothing else does.
+pub const FAILS_WHILE_WELL: &str = "fails_while_well";
+const FAULTS_OF_ITS_OWN: u32 = 8;
 
 /// Called once with the reason when patience is over.
 pub type GiveUp = Arc<dyn Fn(String) + Send + Sync>;
@@ -94,8 +95,13 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                         return Ok(completion);
                     }
                     // The server is well and fails on this very request: some time it is the request's fault.
-                    Err(LlmError::Unavailable { label, message, .. }) if label == FAILS_WHILE_WELL && broken == 4 => {
-                        return Err(LlmError::Refused { label: "http_500".into(), message });
+                    Err(LlmError::Unavailable { label, message, .. })
+                        if label == FAILS_WHILE_WELL && broken + 1 == FAULTS_OF_ITS_OWN =>
+                    {
+                        let message = format!(
+                            "{message}; tried {FAULTS_OF_ITS_OWN} times, while the server answered other requests"
+                        );
+                        return Err(LlmError::Refused { label: label.clone(), message });
                     }
                     Err(LlmError::Unavailable { label, message, retry_after }) => {
                         broken += u32::from(label == FAILS_WHILE_WELL);

@@ -25,10 +25,10 @@ pub(super) struct ModelList {
 #[derive(Deserialize)]
 pub(super) struct Answer {
     #[serde(default)]
-    pub(super) model: String,
+    pub(super) model: Option<String>,
     pub(super) choices: Vec<Choice>,
     #[serde(default)]
-    pub(super) usage: Option<AnswerUsage>,
+    pub(super) usage: serde_json::Value,
 }
 
 #[derive(Deserialize)]
@@ -42,22 +42,6 @@ pub(super) struct Choice {
 pub(super) struct AnswerMessage {
     #[serde(default)]
     pub(super) content: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct AnswerUsage {
-    #[serde(default)]
-    pub(super) prompt_tokens: u64,
-    #[serde(default)]
-    pub(super) completion_tokens: u64,
-    #[serde(default)]
-    pub(super) prompt_tokens_details: Option<PromptDetails>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct PromptDetails {
-    #[serde(default)]
-    pub(super) cached_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]

@@ -15,12 +15,20 @@ use crate::model::payload::Chunk;
 pub const SYSTEM: &str = include_str!("../../pipelines/prompts/system.md");
 
 /// A prompt, from a file that the user may edit or from the one built in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PromptText {
     /// Where it was read from; `None` for the one built in.
     pub path: Option<PathBuf>,
     /// The text.
     pub text: String,
+}
+
+impl std::fmt::Debug for PromptText {
+    /// Where it is from and its hash: whole prompts do not belong in manifests and logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.as_ref().map_or_else(|| "built in".into(), |path| path.display().to_string());
+        write!(f, "{path} (blake3 {})", &blake3::hash(self.text.as_bytes()).to_hex()[..16])
+    }
 }
 
 impl PromptText {

@@ -24,6 +24,8 @@ pub fn start(format: LogFormat, verbose: bool) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
+        // A log that nobody reads any more, as after `2>&1 | head`, must not end the run.
+        .log_internal_errors(false)
         .with_target(false);
     // A second start, as in tests, changes nothing.
     let _ = match format {

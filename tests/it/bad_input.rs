@@ -178,3 +178,67 @@ fn bad_usage_is_exit_code_2() {
         assert!(!said.contains("panicked"), "{said}");
     }
 }
+
+#[test]
+fn graphs_that_would_double_items_are_refused() {
+    let place = Place::new();
+    place.corpus(2, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    place.config(&server, 4);
+    let head = "name: p\nstages:\n  extract: {kind: extract, input: source}\n  chunk: {kind: chunk, input: extract}\n";
+    let twins = "  g1: {kind: generate, input: chunk}\n  g2: {kind: generate, input: chunk}\n  v: {kind: validate, input: [g1, g2]}\n";
+    std::fs::write(place.path("pipeline.yaml"), format!("{head}{twins}")).unwrap();
+    let (code, said) = fail(&place, &["run", "run.yaml"]);
+    assert_eq!(code, 2);
+    insta::assert_snapshot!("twins", said);
+    let ends = "  g: {kind: generate, input: chunk}\n  v: {kind: validate, input: g}\n  w: {kind: validate, input: g, max_leak: 0.5}\n";
+    std::fs::write(place.path("pipeline.yaml"), format!("{head}{ends}")).unwrap();
+    let (code, said) = fail(&place, &["run", "run.yaml"]);
+    assert_eq!(code, 2);
+    insta::assert_snapshot!("two_ends", said);
+    assert!(server.requests().arrived.is_empty());
+}
+
+#[test]
+fn results_that_would_be_taken_for_documents_are_refused() {
+    let place = Place::new();
+    place.corpus(1, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    place.config(&server, 4);
+    for args in [["--out", "corpus/out"], ["--state", "corpus/state"]] {
+        let (code, said) = fail(&place, &[&["run", "run.yaml"][..], &args].concat());
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("lies in the input folder"), "{said}");
+    }
+    std::fs::write(place.path("taken"), "a file").unwrap();
+    let (code, said) = fail(&place, &["run", "run.yaml", "--out", "taken"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("cannot make the results folder taken"), "{said}");
+}
+
+#[test]
+fn a_reader_who_leaves_early_is_no_error() {
+    let place = Place::new();
+    place.corpus(3, 2);
+    let server = Server::start(&["--latency-ms", "0"]);
+    place.config(&server, 4);
+    let program = crate::support::QAFLOW;
+    for line in [
+        format!("({program} run run.yaml; echo $? >code) | true"),
+        format!("({program} run run.yaml 2>&1 >/dev/null; echo $? >code) | true"),
+        format!("({program} verify --state state; echo $? >code) | true"),
+    ] {
+        let status = std::process::Command::new("sh").current_dir(place.path("")).args(["-c", &line]).status().unwrap();
+        assert!(status.success());
+        let began = Instant::now();
+        let code = loop {
+            let code = std::fs::read_to_string(place.path("code")).unwrap_or_default();
+            if code.ends_with('\n') || began.elapsed() > Duration::from_secs(20) {
+                break code;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(code.trim(), "0", "{line}");
+        std::fs::remove_file(place.path("code")).unwrap();
+    }
+}

@@ -236,3 +236,117 @@ fn metrics_are_served_while_it_runs() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Runs for `seconds` at a concurrency; gives the mean limit and the answers a second over the second half.
+fn settle(server: &Server, place: &Place, name: &str, concurrency: &str, seconds: u64) -> (f64, f64) {
+    let config = place.path("run.yaml").display().to_string();
+    let set = format!("llm.concurrency={concurrency}");
+    let (state, out) = (format!("state-{name}"), format!("out-{name}"));
+    let args = ["run", &config, "--state", &state, "--out", &out, "--set", &set];
+    let mut child = qaflow(&place.path(""), &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(seconds / 2));
+    let answers = || stats(server)["outcomes"]["ok"].as_u64().unwrap_or(0);
+    let (before, began) = (answers(), Instant::now());
+    let mut limits = Vec::new();
+    while began.elapsed() < Duration::from_secs(seconds / 2) {
+        let status = std::fs::read(place.path(&state).join("status.json")).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        limits.push(status["model"]["slots"].as_f64().unwrap());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let rate = (answers() - before) as f64 / began.elapsed().as_secs_f64();
+    assert!(child.try_wait().unwrap().is_none(), "the corpus is too small: the run has ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    (limits.iter().sum::<f64>() / limits.len() as f64, rate)
+}
+
+#[test]
+#[ignore = "long: make adaptive"]
+fn the_limit_settles_at_a_hidden_knee() {
+    for knee in [32.0, 96.0] {
+        let place = Place::new();
+        place.corpus(1500, 6);
+        let knee_option = format!("{knee}");
+        let server = Server::start(&[
+            "--latency-ms",
+            "200",
+            "--jitter",
+            "0.2",
+            "--slots",
+            "1000",
+            "--knee",
+            &knee_option,
+            "--knee-factor",
+            "2",
+        ]);
+        place.config(&server, 1);
+        let (limit, rate) = settle(&server, &place, "auto", "auto", 80);
+        let (_, best) = settle(&server, &place, "fixed", &knee_option, 30);
+        println!("knee {knee}: settled at {limit:.1}, {rate:.0} answers a second, {best:.0} at the knee");
+        assert!((limit / knee - 1.0).abs() <= 0.2, "settled at {limit:.1} for a knee of {knee}");
+        assert!(rate >= 0.9 * best, "{rate:.0} answers a second, {best:.0} at the knee");
+    }
+}
+
+#[test]
+#[ignore = "long: make outage"]
+fn minutes_of_outage_and_overload_cost_nothing_but_time() {
+    let place = Place::new();
+    place.corpus(1500, 6);
+    let server = Server::start(&["--latency-ms", "300", "--slots", "64"]);
+    let config = place.config(&server, 64).display().to_string();
+    let mut child =
+        qaflow(&place.path(""), &["run", &config]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let rate = |seconds: f64| {
+        let before = stats(&server)["outcomes"]["ok"].as_u64().unwrap_or(0);
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        (stats(&server)["outcomes"]["ok"].as_u64().unwrap_or(0) - before) as f64 / seconds
+    };
+    std::thread::sleep(Duration::from_secs(5));
+    let usual = rate(10.0);
+    for (name, faults) in [
+        ("60 s of no connection", r#"{"outage_for": 60, "outage_kind": "refuse"}"#),
+        ("503 for 60% of requests for a minute", r#"{"fault_503": 0.6}"#),
+    ] {
+        post(&server, "/sim/faults", faults);
+        std::thread::sleep(Duration::from_secs(60));
+        if faults.contains("fault_503") {
+            post(&server, "/sim/faults", "{}");
+        }
+        std::thread::sleep(Duration::from_secs(10));
+        let after = rate(10.0);
+        println!("{name}: {usual:.0} answers a second before, {after:.0} from 10 s after recovery on");
+        assert!(after >= 0.95 * usual, "{name}: {after:.0} answers a second, {usual:.0} before");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let findings = verify(&place, "state");
+    assert!(findings["stages"].as_array().unwrap().iter().all(|s| s["dead"] == 0), "{findings}");
+}
+
+#[test]
+fn a_request_that_the_server_can_never_answer_dies_alone() {
+    for (name, answer) in [
+        ("broken", (500, r#"{"error":{"message":"list index out of range"}}"#)),
+        ("nothing", (200, r#"{"choices":[]}"#)),
+        ("refused", (400, r#"{"error":{"message":"prompt holds a forbidden token"}}"#)),
+    ] {
+        let place = Place::new();
+        place.corpus(6, 3);
+        let server = Server::start(&["--latency-ms", "1"]);
+        let config = place.config(&server, 8);
+        let url = crate::support::proxy(&server, "Bulletin 3 of the Calloway program", answer);
+        let url = format!("llm.endpoints.0.base_url={url}");
+        run(&place, &config, &["--set", &url, "--set", "max_failure_ratio=1"], 0);
+        let dead: Vec<serde_json::Value> = place.results("out")["dead_letters.jsonl"]
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert!(!dead.is_empty(), "{name}: nothing died");
+        for letter in &dead {
+            assert_eq!(letter["source_document"], "bulletin-0003.md", "{name}: {letter}");
+        }
+        verify(&place, "state");
+    }
+}

@@ -262,3 +262,50 @@ pub(crate) fn post(server: &Server, path: &str, body: &str) {
 pub(crate) fn stats(server: &Server) -> serde_json::Value {
     serde_json::from_str(&http(port_of(server), "GET", "/sim/stats", "").unwrap()).unwrap()
 }
+
+/// A proxy in front of a simulated server, which answers requests that hold `needle` with `answer` instead, as status
+/// and body. Gives its base URL.
+pub(crate) fn proxy(server: &Server, needle: &'static str, answer: (u16, &'static str)) -> String {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let upstream = port_of(server);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            std::thread::spawn(move || {
+                let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
+                let (mut line, mut length) = (String::new(), 0);
+                reader.read_line(&mut line).unwrap();
+                let mut words = line.split_whitespace().map(str::to_owned);
+                let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+                loop {
+                    let mut header = String::new();
+                    reader.read_line(&mut header).unwrap();
+                    let header = header.trim();
+                    if header.is_empty() {
+                        break;
+                    }
+                    let (name, value) = header.split_once(':').unwrap();
+                    if name.eq_ignore_ascii_case("content-length") {
+                        length = value.trim().parse().unwrap();
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let body = String::from_utf8(body).unwrap();
+                let (status, text) = if body.contains(needle) {
+                    (answer.0, answer.1.to_owned())
+                } else {
+                    (200, http(upstream, &method, &path, &body).unwrap_or_default())
+                };
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+                    text.len()
+                );
+            });
+        }
+    });
+    format!("http://127.0.0.1:{port}/v1")
+}

@@ -188,6 +188,7 @@ async fn the_log_tells_of_each_request() {
         assert!(line.remove("t").unwrap().as_f64().unwrap() > 1.7e9);
         line.remove("ms");
         line.remove("body");
+        line.remove("source");
     }
     insta::assert_snapshot!(lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"), @r#"
     {"event":"arrive","id":"id-1","n":1,"task":"qa_pairs"}
