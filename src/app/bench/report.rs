@@ -252,7 +252,27 @@ mod tests {
         let flow = [run(steady(600.0, 2_000, 1.2)), run(steady(600.0, 2_000, 1.2))];
         let waiting = SettingReport::new(64, 300.0, 20.0, 30, &bare, &flow);
         let fast = SettingReport::new(64, 0.0, 20.0, 30, &bare, &flow);
-        insta::assert_snapshot!(report(vec![waiting, fast]).table(), @"");
+        insta::assert_snapshot!(report(vec![waiting, fast]).table(), @r"
+        2 cores, a processor; load before 0.50
+
+        64 slots × 300 ms, 2 × 20 s each, alternating
+                     utilisation  requests/s  CPU ms/call   server ms/call
+        bare loop         0.9844         210        0.143            0.476
+        flow              0.9375         200        0.600            0.500
+        flow to bare loop 0.9524; peak memory of the flow 100 MB; calls served 4,000, in the journal 4,000
+          NOT MET  utilisation, flow to bare loop: 0.952, aim at least 0.96
+          NOT MET  CPU ms per model call of the flow: 0.600, aim at most 0.5
+
+        64 slots × 0 ms, 2 × 20 s each, alternating
+                     utilisation  requests/s  CPU ms/call   server ms/call
+        bare loop              –         210        0.143            0.476
+        flow                   –         200        0.600            0.500
+        flow to bare loop 0.9524; peak memory of the flow 100 MB; calls served 4,000, in the journal 4,000
+          NOT MET  requests/s, every item durable: 200.000, aim at least 1500
+          NOT MET  CPU ms per model call of the flow: 0.600, aim at most 0.5
+
+        Note: the folder is in memory
+        ");
     }
 
     #[test]
