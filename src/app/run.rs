@@ -81,7 +81,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let plan = build::plan(&loaded, &args.config, &out, &flow);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
-    let attempt = begin(&state, commit.as_ref(), found).await?;
+    let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
     let progress = Arc::new(Progress::new(flow.nodes.len()));
     tracing::info!(
         run = plan.run_id,
@@ -189,12 +189,13 @@ fn writable(out: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write to the results folder {}", out.display()))
 }
 
-/// Notes the attempt in the state.
-async fn begin(state: &State, commit: &dyn Commit, documents_found: u64) -> anyhow::Result<Attempt> {
+/// Notes the attempt in the state, and in a new one the plan.
+async fn begin(state: &State, commit: &dyn Commit, plan: &Plan, documents_found: u64) -> anyhow::Result<Attempt> {
     let number = state.attempts()? + 1;
     let started = super::now();
     let mut changes = vec![meta(ATTEMPTS, number.to_string().into_bytes())];
     if state.text(CREATED)?.is_none() {
+        changes.push(meta(PLAN, serde_json::to_vec(plan).context("cannot write the plan")?));
         changes.push(meta(CREATED, started.clone().into_bytes()));
     }
     commit.commit(changes).await?;
