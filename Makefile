@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory bench
+.PHONY: help build demo test check crash memory adaptive outage bench
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -12,6 +12,8 @@ help:
 	@echo "make crash   the long SIGKILL loop (N=$(N) kills)"
 	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
+	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make outage  a minute without server, a minute of overload"
 
 build:
 	$(CARGO) build --release --locked
@@ -35,6 +37,12 @@ crash:
 
 memory:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture memory::
+
+adaptive:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::the_limit_settles
+
+outage:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage
 
 bench: build
 	$(QAFLOW) bench flow --all
