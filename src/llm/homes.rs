@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::model::ItemId;
 
 /// Chunks whose server is remembered, in each of two generations.
-const REMEMBERED: usize = 32_768;
+const REMEMBERED: usize = 1_024;
 
 /// Where a chunk's calls go.
 #[derive(Clone)]
