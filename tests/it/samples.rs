@@ -9,19 +9,19 @@ use crate::support::{Place, Server, run, verify};
 
 struct Ran {
     place: Place,
-    _server: Server,
 }
 
 /// One run over the samples, shared by the tests here.
 fn ran() -> &'static Ran {
     static RAN: OnceLock<Ran> = OnceLock::new();
     RAN.get_or_init(|| {
-        let place = Place::new();
+        // Shared by tests to the end of the process, so in a folder that the next one finds and empties.
+        let place = Place::at(&PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("samples"));
         let server = Server::start(&["--latency-ms", "0"]);
         let config = place.config(&server, 16);
         let samples = root().join("samples");
         run(&place, &config, &[samples.to_str().unwrap()], 0);
-        Ran { place, _server: server }
+        Ran { place }
     })
 }
 

@@ -10,16 +10,25 @@ pub(crate) const QAFLOW: &str = env!("CARGO_BIN_EXE_qaflow");
 
 /// A folder of its own for one test, with a corpus, a state and results; removed at the end.
 pub(crate) struct Place {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    _kept: Option<tempfile::TempDir>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        let dir = tempfile::tempdir().unwrap();
+        Self { dir: dir.path().to_owned(), _kept: Some(dir) }
+    }
+
+    /// This folder, emptied first and left where it is.
+    pub(crate) fn at(dir: &Path) -> Self {
+        let _ = std::fs::remove_dir_all(dir);
+        std::fs::create_dir_all(dir).unwrap();
+        Self { dir: dir.to_owned(), _kept: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
+        self.dir.join(name)
     }
 
     /// Writes a corpus of Markdown documents with policy-like sentences, each different, and returns its folder.

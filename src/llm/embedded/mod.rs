@@ -47,6 +47,8 @@ pub struct EmbeddedModel {
 
 /// The variable by which candle and rayon size their pools.
 const POOL_SIZE: &str = "RAYON_NUM_THREADS";
+/// The variable that bounds the C library's memory arenas.
+const ARENAS: &str = "MALLOC_ARENA_MAX";
 
 struct Job {
     task: Task,
@@ -103,6 +105,11 @@ pub fn compute_in_one_thread() -> std::io::Result<()> {
         let mut program = std::process::Command::new(std::env::current_exe()?);
         if let Some(name) = arguments.next() {
             program.arg0(name);
+        }
+        // And one arena: the allocator's pools for each thread keep what the store frees (a third of a long run's
+        // memory, measured).
+        if std::env::var_os(ARENAS).is_none() {
+            program.env(ARENAS, "1");
         }
         Err(program.args(arguments).env(POOL_SIZE, "1").exec())
     }
