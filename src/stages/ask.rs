@@ -12,7 +12,8 @@ pub struct Answered<T> {
     pub value: T,
     /// The answer itself.
     pub completion: Completion,
-    /// Tokens of all tries.
+    /// Tokens of the prompt as it was first put, and of the answer that was used: the same whether or not it had to be
+    /// asked again, so that a dataset does not depend on a server's bad moments. The run's account counts every try.
     pub usage: Usage,
 }
 
@@ -36,21 +37,24 @@ pub async fn ask<T>(
     read: impl Fn(&str) -> Result<T, Unusable>,
 ) -> Result<Answered<T>, StageError> {
     let first_messages = request.messages.len();
-    let mut usage = Usage::default();
+    let mut first: Option<Usage> = None;
     let mut raw = Vec::new();
     loop {
         let completion = llm.complete(&request).await.map_err(|error| {
             let error = StageError::from(error);
             if error.class == ErrorClass::Poison { error.with_raw(raw.len() as u32 + 1, raw.clone()) } else { error }
         })?;
-        usage += completion.usage;
+        let asked = *first.get_or_insert(completion.usage);
         let unusable = match completion.finish_reason {
             FinishReason::Length => Unusable {
                 label: "truncated",
                 fault: format!("it was cut off at {} tokens (finish_reason `length`)", request.max_tokens),
             },
             _ => match read(unfenced(&completion.content)) {
-                Ok(value) => return Ok(Answered { value, completion, usage }),
+                Ok(value) => {
+                    let usage = Usage { completion_tokens: completion.usage.completion_tokens, ..asked };
+                    return Ok(Answered { value, completion, usage });
+                }
                 Err(unusable) => unusable,
             },
         };
@@ -132,15 +136,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn asks_again_with_the_fault_named_and_sums_the_tokens() {
+    async fn asks_again_with_the_fault_named_and_counts_the_first_prompt_and_the_last_answer() {
         let mut costly = answer("{\"n\":");
         costly.usage.completion_tokens = 5;
+        costly.usage.prompt_tokens = 100;
         let mut good = answer("```json\n{\"n\": 3}\n```");
         good.usage.completion_tokens = 7;
+        good.usage.prompt_tokens = 150;
         let llm = scripted(vec![costly, good]);
         let answered = ask(&llm, request(), 2, json::<Form>).await.unwrap();
         assert_eq!(answered.value, Form { n: 3 });
-        assert_eq!(answered.usage.completion_tokens, 12);
+        assert_eq!((answered.usage.prompt_tokens, answered.usage.completion_tokens), (100, 7));
         let asked = llm.asked.lock().unwrap();
         assert_eq!(asked[1].messages.len(), asked[0].messages.len() + 2);
         let told = &asked[1].messages.last().unwrap().content;

@@ -31,7 +31,7 @@ const MAX_PAIRS: u64 = 200;
 pub(super) struct Prompt<'a> {
     /// The first message that is not the system's.
     pub(super) user: &'a str,
-    /// Hash of all messages.
+    /// Hash of the first two messages.
     pub(super) content: u64,
     /// The server's seed.
     pub(super) seed: u64,

@@ -311,9 +311,16 @@ fn answer(
 ) -> (String, &'static str, Outcome) {
     let options = &shared.options;
     let user = request.messages.iter().find(|m| m.role == "user").or(request.messages.first());
+    // Asked again because an answer could not be used, it says the same, as the same model on the same text would.
+    let asked = if request.messages.len() > 2 {
+        let first_two = request.messages.iter().take(2).map(|message| &*message.content.0);
+        chain(request.cache_salt.as_deref().unwrap_or_default(), first_two).1
+    } else {
+        content
+    };
     let prompt = Prompt {
         user: user.map_or("", |message| &message.content.0),
-        content,
+        content: asked,
         seed: options.seed,
         bad_pairs: options.bad_pairs,
     };

@@ -60,8 +60,11 @@ pub(super) fn judge(text: &PdfText, min_page_chars: usize) -> Result<Vec<String>
             return verdict("damaged", format!("damaged PDF: {} cannot be read; page {first}: {why}", of(&failed)));
         }
         if text.pages.iter().all(|page| visible(&page.markdown) == 0) {
-            let which =
-                if count == 1 { "its one page is blank".into() } else { format!("all {count} pages are blank") };
+            let which = if count == 1 {
+                "its one page is blank, or what is on it cannot be read".into()
+            } else {
+                format!("all {count} pages are blank, or what is on them cannot be read")
+            };
             return verdict("no_text", format!("no text: {which}"));
         }
     }
@@ -173,7 +176,10 @@ mod tests {
         let logo = PdfPage { images: 1, image_coverage: 0.01, ..PdfPage::default() };
         assert_eq!(judge(&document(vec![good(), PdfPage::default(), logo]), 10).unwrap(), Vec::<String>::new());
         let verdict = judge(&document(vec![PdfPage::default()]), 10).unwrap_err();
-        assert_eq!((verdict.label, verdict.reason.as_str()), ("no_text", "no text: its one page is blank"));
+        assert_eq!(
+            (verdict.label, verdict.reason.as_str()),
+            ("no_text", "no text: its one page is blank, or what is on it cannot be read")
+        );
     }
 
     #[test]
