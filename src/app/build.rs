@@ -224,7 +224,7 @@ pub fn openai(llm: &LlmConfig, endpoint: &config::Endpoint) -> anyhow::Result<Op
         api_key,
         api_key_env,
         connect_timeout: llm.connect_timeout,
-        request_timeout: Some(llm.request_timeout),
+        request_timeout: llm.request_timeout,
         structured_output: match llm.structured_output {
             config::StructuredOutput::ResponseFormat => StructuredOutput::ResponseFormat,
             config::StructuredOutput::StructuredOutputs => StructuredOutput::StructuredOutputs,

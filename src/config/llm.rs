@@ -33,8 +33,8 @@ pub struct LlmConfig {
     pub requests_per_minute: Option<NonZeroU32>,
     /// The most tokens a minute, of prompts and answers; `None`: no limit.
     pub tokens_per_minute: Option<NonZeroU32>,
-    /// How long an answer may take.
-    pub request_timeout: Duration,
+    /// How long an answer may take; `None`: as long as its tokens need.
+    pub request_timeout: Option<Duration>,
     /// How long a connection may take.
     pub connect_timeout: Duration,
     /// How long a server that cannot be reached at the start is waited for.
@@ -229,13 +229,16 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         "tokens_per_minute",
         "the most tokens a minute, of prompts and answers together, to each endpoint",
     );
+    let given = reader.has("request_timeout_seconds");
     let request_timeout = duration(
         reader,
         "request_timeout_seconds",
-        Duration::from_secs(600),
+        Duration::from_secs(300),
         Duration::from_secs(1),
-        "how long an answer may take; a short one wastes what a loaded server has computed",
+        "how long an answer may take; a short one wastes what a loaded server has computed. Where none is given: five \
+         minutes for the server's queue, and a quarter of a second for each token that the answer may have",
     );
+    let request_timeout = given.then_some(request_timeout);
     let connect_timeout = duration(
         reader,
         "connect_timeout_seconds",
