@@ -53,6 +53,19 @@ pub(super) struct Database {
 /// and sled itself lets go of a database that was closed only when its own threads have ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// sled frees what a thread let go of, a closed database's lock among it, only while that thread goes on working with
+/// some database: so it works with one in a temporary folder for a moment.
+fn advance_reclamation() {
+    let Ok(folder) = tempfile::tempdir() else { return };
+    let opened =
+        ::sled::Config::new().path(folder.path().join("db")).cache_capacity(1 << 20).flush_every_ms(None).open();
+    if let Ok(database) = opened {
+        for n in 0..1024_u32 {
+            let _ = database.insert(n.to_be_bytes(), &[0; 8]);
+        }
+    }
+}
+
 fn is_locked<F>(opened: &Result<::sled::Result<::sled::Db>, F>) -> bool {
     matches!(opened, Ok(Err(::sled::Error::Io(e))) if e.to_string().contains("could not acquire lock"))
 }
@@ -77,6 +90,7 @@ impl Database {
             if !is_locked(&opened) || began.elapsed() > LOCK_PATIENCE {
                 break opened;
             }
+            advance_reclamation();
             std::thread::sleep(Duration::from_millis(20));
         };
         let db = match opened {
