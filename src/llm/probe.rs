@@ -13,6 +13,9 @@ use crate::model::{ItemId, LlmError};
 const QUESTION: &str = "In which year did the first people walk on the moon? Answer in one English sentence.";
 const SCHEMA: &str = r#"{"type":"object","properties":{"code":{"type":"string","enum":["amber","violet"]},"count":{"type":"integer","enum":[7]}},"required":["code","count"],"additionalProperties":false}"#;
 
+/// How many answers may break the schema before the server is taken to ignore it.
+const PROBES: u64 = 5;
+
 /// What a probe learned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeReport {
@@ -55,7 +58,7 @@ pub async fn probe(
     let Some(found) = served.iter().find(|served| served.id == model) else {
         return Err(OpenAiClient::not_served(client.base_url(), model, &served));
     };
-    let request = CompletionRequest {
+    let mut request = CompletionRequest {
         task: Task::Free,
         model: model.into(),
         messages: vec![Message { role: Role::User, content: QUESTION.into() }],
@@ -72,6 +75,12 @@ pub async fn probe(
     let asked = Instant::now();
     let answer = loop {
         match client.complete(&request).await {
+            // One bad answer is a bad moment; a server that ignores the schema gives nothing else.
+            Ok(answer)
+                if schema_expected && !obeys(&answer.content) && request.seed.is_some_and(|seed| seed + 1 < PROBES) =>
+            {
+                request.seed = request.seed.map(|seed| seed + 1);
+            }
             Ok(answer) => break answer,
             // Overload at this moment is no reason to refuse the run; the flow waits it out.
             Err(LlmError::Unavailable { message, .. }) if asked.elapsed() > Duration::from_secs(3).max(patience) => {
