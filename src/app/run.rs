@@ -330,7 +330,7 @@ fn finish(
         }
         RunEnd::Finished => {
             let exported = super::export::write(state, plan, out, true)?;
-            let failures = Failures::count(plan, &exported);
+            let failures = Failures::count(&exported);
             if args.json {
                 super::export::print(&summary_json(plan, &exported, out)?);
             } else {
@@ -361,7 +361,7 @@ struct Failures {
 }
 
 impl Failures {
-    fn count(_plan: &Plan, exported: &Exported) -> Self {
+    fn count(exported: &Exported) -> Self {
         let mut worst = Self { dead: 0, of: 0, ratio: 0.0 };
         for (_, counts) in &exported.counts {
             let ratio = counts.dead as f64 / counts.admitted.max(1) as f64;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::ExportError;
+use crate::model::ids::to_hex;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ impl RowFile {
             .and_then(|file| file.sync_all())
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|error| ExportError::Write { path, error })?;
-        Ok(WrittenFile { rows, bytes, sha256: hex(&hash.finalize()) })
+        Ok(WrittenFile { rows, bytes, sha256: to_hex(&hash.finalize()) })
     }
 }
 
@@ -81,12 +82,4 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ExportError
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.partial"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

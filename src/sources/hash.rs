@@ -80,7 +80,7 @@ impl Iterator for Documents<'_> {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn sha256_of(reader: &mut impl Read) -> io::Result<(DocumentHash, u64)> {
+fn sha256_of(reader: &mut impl Read) -> io::Result<(DocumentHash, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 128 * 1024];
     let mut bytes = 0;

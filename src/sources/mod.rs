@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::model::payload::DocumentFormat;
 
-pub use hash::{Documents, Found, sha256_of};
+pub use hash::{Documents, Found};
 pub use listing::{Listing, SourceFile, discover};
 
 /// The file name extensions that are read, for messages.

@@ -4,6 +4,7 @@
 //! The markers make the order of the bytes the order of [`ItemKey`], also where one lineage is the beginning of
 //! another.
 
+pub(super) use crate::model::ids::to_hex as hex;
 use crate::model::ids::{DocumentHash, ItemId, Lineage, RequestKey, StageKey};
 use crate::model::record::ItemKey;
 
@@ -112,15 +113,6 @@ pub(super) fn meta(name: &str) -> Vec<u8> {
 /// Where a damaged record is set aside.
 pub(super) fn set_aside(key: &[u8]) -> Vec<u8> {
     [SET_ASIDE, key].concat()
-}
-
-/// Hexadecimal digits, for messages.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The first key behind all that begin with `prefix`; `None` if there is none.
