@@ -10,6 +10,7 @@ pub mod progress;
 pub mod run;
 pub mod signals;
 pub mod simulate_llm;
+pub mod slurm;
 pub mod state;
 pub mod status;
 pub mod verify;

@@ -91,6 +91,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         out.display()
     );
 
+    let in_job = super::slurm::job::SlurmJob::here();
+    if let Some(job) = &in_job {
+        tracing::info!("{}", job.describe());
+    }
+    let time_limit =
+        in_job.map(|job| tokio::spawn(super::slurm::job::watch_time(job, loaded.run.shutdown_grace, stop.clone())));
+
     let watch = Watch {
         dir: state.dir.clone(),
         plan: plan.clone(),
@@ -132,6 +139,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let ended = engine.run(documents(listing)).await;
     watcher.abort();
     let _ = watcher.await;
+    if let Some(watched) = time_limit {
+        watched.abort();
+    }
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();

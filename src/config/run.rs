@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::forms::{duration, is_plain_name, optional_path, paths, wrong};
 use super::llm::{LlmConfig, read_llm};
+use super::slurm::{SlurmConfig, read_slurm};
 use crate::model::params::{Documented, Fault, Node, Reader, Value};
 
 /// A run, as its file and the command line describe it.
@@ -35,6 +36,8 @@ pub struct RunConfig {
     pub store: StoreConfig,
     /// Where Prometheus reads the metrics; `None`: nowhere.
     pub prometheus: Option<SocketAddr>,
+    /// The batch job that `qaflow slurm` writes.
+    pub slurm: SlurmConfig,
 }
 
 /// Where a run takes place.
@@ -165,6 +168,7 @@ pub(super) fn read(
             }
         }
     });
+    let slurm = reader.section("slurm", read_slurm);
     let llm = reader.section("llm", |r| read_llm(r, tree.get("llm")));
     reader.finish();
     let llm = llm.with_endpoints(tree.get("llm"), faults, warnings, documented);
@@ -181,6 +185,7 @@ pub(super) fn read(
         max_failure_ratio,
         store,
         prometheus,
+        slurm,
     }
 }
 
