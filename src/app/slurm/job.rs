@@ -56,7 +56,7 @@ impl SlurmJob {
             text = format!("{text} on {node}");
         }
         if self.restarts > 0 {
-            text = format!("{text}, restarted {} times", self.restarts);
+            text = format!("{text}, restart {}", self.restarts);
         }
         if let Some(gpus) = &self.gpus {
             text = format!("{text}, GPUs {gpus}");
@@ -141,7 +141,7 @@ mod tests {
             ("SLURM_RESTART_COUNT", "2"),
             ("SLURM_JOB_GPUS", "0,1"),
         ]);
-        assert_eq!(task.unwrap().describe(), "in Slurm job 17_3 on n2, restarted 2 times, GPUs 0,1");
+        assert_eq!(task.unwrap().describe(), "in Slurm job 17_3 on n2, restart 2, GPUs 0,1");
     }
 
     #[test]
