@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The fewest documents done from which anything is projected.
-pub const LEAST_DOCUMENTS: usize = 3;
+pub const LEAST_DOCUMENTS: usize = 5;
 
 /// What a run will have used when it is done, in the unit of what it was computed from (GPU-hours).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,7 @@ pub fn project_sized(done: &[Measured], ahead: &[Ahead], overhead: f64, seed: u6
     groups.push(Group::of(done, |one| one.bytes, bytes));
     groups.push(Group::of(done, |one| one.chunks, chunks));
     groups.retain(|group| group.rest.documents > 0.0);
+    groups.sort_by(|a, b| b.rest.documents.total_cmp(&a.rest.documents));
     let spent = ahead.iter().map(|one| one.used).sum();
     project_groups(done, &groups, spent, overhead, seed)
 }
@@ -181,22 +182,22 @@ impl Group {
         Self { sizes: done.iter().map(size).collect(), rest }
     }
 
-    /// From the documents done at `picks`.
-    fn estimate(&self, done: &[Measured], picks: &[usize]) -> Option<Estimate> {
+    /// From the documents done at `picks`, which took what `used` says.
+    fn estimate(&self, picks: &[usize], used: &[f64]) -> Option<Estimate> {
         let n = picks.len() as f64;
         let (mut x, mut y) = (0.0, 0.0);
-        for at in picks {
+        for (at, used) in picks.iter().zip(used) {
             x += self.sizes[*at];
-            y += done[*at].used;
+            y += used;
         }
         if x <= 0.0 {
             return None;
         }
         let ratio = y / x;
         let (mut squares, mut relative) = (0.0, 0.0);
-        for at in picks {
+        for (at, used) in picks.iter().zip(used) {
             let size = self.sizes[*at];
-            let residual = done[*at].used - ratio * size;
+            let residual = used - ratio * size;
             squares += residual * residual;
             if size > 0.0 {
                 relative += residual * residual / size;
@@ -213,50 +214,50 @@ impl Group {
 /// How often the sample is drawn anew: the ends of the interval are then known to about a tenth of a standard error.
 const DRAWS: usize = 1_000;
 /// With more documents done than this, or more of them ahead, sums are drawn from their normal limit.
-const MANY: usize = 400;
-/// The part of the interval left out at each end.
-const TAIL: f64 = 0.05;
+const MANY: usize = 1_000;
+/// The 95% quantile of the standard normal distribution.
+const NORMAL_95: f64 = 1.645;
+/// The part of the draws left out at each end. For an interval that holds the truth in 90 of 100 runs it is less than
+/// 5%: with few documents of skewed sizes a nominal 90% holds it in 75 to 88 only, for the largest have not been seen.
+/// Calibrated (Beran 1987, *Prepivoting to reduce level error of confidence sets*, gives the idea) by simulation with
+/// lognormal sizes; the test at the end of this file holds it to that.
+const TAIL: f64 = 0.02;
 
-fn project_groups(
-    done: &[Measured],
-    groups: &[Group],
-    spent: f64,
-    overhead: f64,
-    seed: u64,
-) -> Option<Projection> {
+fn project_groups(done: &[Measured], groups: &[Group], spent: f64, overhead: f64, seed: u64) -> Option<Projection> {
     if done.len() < LEAST_DOCUMENTS {
         return None;
     }
-    let certain: f64 = done.iter().map(|one| one.used).sum();
+    let used: Vec<f64> = done.iter().map(|one| one.used).collect();
+    let certain: f64 = used.iter().sum();
     let everyone: Vec<usize> = (0..done.len()).collect();
-    let estimates: Vec<Estimate> = groups.iter().map(|group| group.estimate(done, &everyone)).collect::<Option<_>>()?;
+    let estimates: Vec<Estimate> =
+        groups.iter().map(|group| group.estimate(&everyone, &used)).collect::<Option<_>>()?;
     let rest: f64 = estimates.iter().map(|one| one.sum).sum();
     let error: f64 = estimates.iter().map(|one| one.error).sum();
-    let (down, up) = quantiles(done, groups, &estimates, seed);
+    let (down, up) =
+        if done.len() > MANY { (-NORMAL_95, NORMAL_95) } else { quantiles(done, groups, &estimates, seed) };
     let at = |rest: f64| certain + (rest.max(0.0) * (1.0 + overhead)).max(spent);
-    let (low, high) = interval(rest, error, down, up);
+    let (low, high) = (rest + down * error, rest + up * error);
     Some(Projection { expected: at(rest), low: at(low.min(rest)), high: at(high.max(rest)) })
 }
 
-fn interval(rest: f64, error: f64, down: f64, up: f64) -> (f64, f64) {
-    (rest + down * error, rest + up * error)
-}
-
-/// The 5% and 95% quantiles of the studentised error of prediction.
+/// The lower and upper quantiles of the studentised error of prediction.
 fn quantiles(done: &[Measured], groups: &[Group], estimates: &[Estimate], seed: u64) -> (f64, f64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let n = done.len();
     let relatives: Vec<Relative> = groups.iter().map(|group| Relative::of(done, group)).collect();
     let mut errors = Vec::with_capacity(DRAWS);
-    let mut picks = vec![0; n];
+    let (mut picks, mut used) = (vec![0; n], vec![0.0; n]);
+    let spread = groups.first().map_or(0.0, |group| smoothing(done, group));
     for _ in 0..DRAWS {
-        for pick in &mut picks {
+        for (pick, used) in picks.iter_mut().zip(&mut used) {
             *pick = random.usize(..n);
+            *used = done[*pick].used * factor(spread, &mut random);
         }
         let (mut difference, mut scale) = (0.0, 0.0);
         for ((group, whole), relative) in groups.iter().zip(estimates).zip(&relatives) {
-            let Some(drawn) = group.estimate(done, &picks) else { continue };
-            difference += relative.sum_ahead(group, whole, &mut random) - drawn.sum;
+            let Some(drawn) = group.estimate(&picks, &used) else { continue };
+            difference += relative.sum_ahead(group, whole, spread, &mut random) - drawn.sum;
             scale += drawn.error;
         }
         if scale > 0.0 {
@@ -296,7 +297,7 @@ impl Relative {
     }
 
     /// A possible sum over the documents ahead, as if they were drawn from those done.
-    fn sum_ahead(&self, group: &Group, whole: &Estimate, random: &mut fastrand::Rng) -> f64 {
+    fn sum_ahead(&self, group: &Group, whole: &Estimate, spread: f64, random: &mut fastrand::Rng) -> f64 {
         let Some(total) = self.cumulated.last() else { return 0.0 };
         if whole.sum <= 0.0 {
             return 0.0;
@@ -310,10 +311,33 @@ impl Relative {
         for _ in 0..equal as usize {
             let target = random.f64() * total;
             let at = self.cumulated.partition_point(|sum| *sum <= target).min(self.values.len() - 1);
-            sum += self.values[at];
+            sum += self.values[at] * factor(spread, random);
         }
         whole.sum * sum / equal
     }
+}
+
+/// By how much what is drawn is spread, as a standard deviation of the logarithm: the draws are then not confined to
+/// the documents seen. The width is that of a normal kernel (Silverman 1986, *Density Estimation*, section 3.4.2).
+fn smoothing(done: &[Measured], group: &Group) -> f64 {
+    let logs: Vec<f64> = done
+        .iter()
+        .zip(&group.sizes)
+        .filter(|(one, size)| one.used > 0.0 && **size > 0.0)
+        .map(|(one, size)| (one.used / size).ln())
+        .collect();
+    let n = logs.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = logs.iter().sum::<f64>() / n;
+    let variance = logs.iter().map(|log| (log - mean) * (log - mean)).sum::<f64>() / (n - 1.0);
+    1.06 * variance.sqrt() * n.powf(-0.2)
+}
+
+/// A random factor of mean 1 whose logarithm has the standard deviation `spread`.
+fn factor(spread: f64, random: &mut fastrand::Rng) -> f64 {
+    if spread > 0.0 { (spread * normal(random) - spread * spread / 2.0).exp() } else { 1.0 }
 }
 
 /// A standard normal number (Box and Muller 1958).
