@@ -8,17 +8,21 @@ use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::gpu_time::{Beginning, Begun, GpuTime, end_of};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
+use super::tally::Tallied;
 use super::{Exit, UsageError, grouped, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
 use crate::llm::endpoints::EndpointStatus;
+use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
 use crate::model::store::{Commit, Store};
 use crate::sources::{Found, Listing, Shard, discover};
+use crate::telemetry::gpu::{GpuMode, GpuMonitor};
 
 /// How often the status file is written.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -42,6 +46,8 @@ pub struct RunArgs {
     pub limit: Option<usize>,
     /// The share of the corpus.
     pub shard: Option<Shard>,
+    /// GPU-hours by which the budget is extended.
+    pub extend_budget: Option<f64>,
     /// `--set`.
     pub set: Vec<String>,
     /// Whether the summary is JSON.
@@ -53,7 +59,7 @@ pub struct RunArgs {
 /// # Errors
 /// Whatever ends the run; everything committed is kept.
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    let stop = Stop::default();
+    let (began, stop) = (Instant::now(), Stop::default());
     signals::listen(&stop).context("cannot listen for signals")?;
     let loaded = build::load(&args.config, &args.set)?;
     let listing = listing(&args, &loaded)?;
@@ -71,7 +77,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
-    if let Some(address) = loaded.run.prometheus {
+    if let Some(address) = loaded.run.telemetry.prometheus {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
     }
@@ -81,7 +87,27 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let plan = build::plan(&loaded, &args.config, &out, &flow);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
-    let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
+    Engine::seed(&flow, state.store.as_ref(), commit.as_ref()).await?;
+    let from = Beginning {
+        plan: &plan,
+        state: &state,
+        listing: &listing,
+        limit: args.limit,
+        shard: args.shard,
+        budget: loaded.run.budget,
+        extend: args.extend_budget,
+        began,
+    };
+    let monitor = gpus(loaded.run.telemetry.gpu, model.backend.clone()).await?;
+    let (gpu, entries) = match GpuTime::begin(&from, monitor, !everything_ended(&plan, state.store.as_ref())?)? {
+        Begun::Yes(gpu, entries) => (gpu, entries),
+        Begun::UsedUp(why) => {
+            tracing::error!("{why}");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let attempt = begin(&state, commit.as_ref(), &plan, found, entries).await?;
+    let commit: Arc<dyn Commit> = Arc::new(Tallied::new(commit, state.store(), gpu.tally()));
     let progress = Arc::new(Progress::new(flow.nodes.len()));
     tracing::info!(
         run = plan.run_id,
@@ -99,6 +125,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         attempt: attempt.clone(),
         backend: model.backend.clone(),
         stop: stop.clone(),
+        gpu: gpu.clone(),
     };
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
@@ -112,6 +139,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
                 let mut status = watch.status(Phase::Failed)?;
                 status.reason = Some(error.to_string());
                 let _ = status.write(&state.dir);
+                let _ = gpu.end(commit.as_ref(), AttemptEnd::Failed { reason: error.to_string() }).await;
                 return Err(error.into());
             },
             () = stop.wait() => {}
@@ -121,6 +149,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // From here on the state is this plan's: not before, lest a run that cannot begin changes what `export` writes.
     commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?)]).await?;
     let watcher = tokio::spawn(watch.clone().keep());
+    let keeper = tokio::spawn(gpu.clone().keep(Arc::clone(&commit), Arc::clone(&progress), stop.clone()));
     let engine = Engine {
         flow: Arc::clone(&flow),
         store: state.store(),
@@ -130,12 +159,28 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         progress: Arc::clone(&progress),
     };
     let ended = engine.run(documents(listing)).await;
-    watcher.abort();
-    let _ = watcher.await;
+    for task in [watcher, keeper] {
+        task.abort();
+        let _ = task.await;
+    }
+    if let Err(error) = gpu.end(commit.as_ref(), end_of(&ended)).await {
+        tracing::warn!("the ledger's last entry cannot be written: {error}");
+    }
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    finish(&args, &state, &plan, &watch, ended, &out)
+    let exit = finish(&args, &state, &plan, &watch, ended, &out);
+    gpu.close(&state);
+    exit
+}
+
+/// Finds the GPUs, which can take as long as the driver takes to wake them.
+async fn gpus(mode: GpuMode, backend: Backend) -> anyhow::Result<GpuMonitor> {
+    let load = move || {
+        backend.status().iter().fold((0, 0), |(busy, slots), one| (busy + one.in_flight, slots + one.limit))
+    };
+    let start = move || GpuMonitor::start(mode, Arc::new(load), &|name| std::env::var(name).ok());
+    tokio::task::spawn_blocking(start).await.context("cannot look for GPUs")
 }
 
 /// The documents that the run is given: the command line's, else the configuration's.
@@ -189,11 +234,18 @@ fn writable(out: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write to the results folder {}", out.display()))
 }
 
-/// Notes the attempt in the state, and in a new one the plan.
-async fn begin(state: &State, commit: &dyn Commit, plan: &Plan, documents_found: u64) -> anyhow::Result<Attempt> {
+/// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.
+async fn begin(
+    state: &State,
+    commit: &dyn Commit,
+    plan: &Plan,
+    documents_found: u64,
+    ledger: Vec<Change>,
+) -> anyhow::Result<Attempt> {
     let number = state.attempts()? + 1;
     let started = super::now();
-    let mut changes = vec![meta(ATTEMPTS, number.to_string().into_bytes())];
+    let mut changes = ledger;
+    changes.push(meta(ATTEMPTS, number.to_string().into_bytes()));
     if state.text(CREATED)?.is_none() {
         changes.push(meta(PLAN, serde_json::to_vec(plan).context("cannot write the plan")?));
         changes.push(meta(CREATED, started.clone().into_bytes()));
@@ -254,6 +306,7 @@ struct Watch {
     attempt: Attempt,
     backend: Backend,
     stop: Stop,
+    gpu: GpuTime,
 }
 
 impl Watch {
@@ -271,7 +324,10 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)
+        let mut status =
+            progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        status.gpu = self.gpu.status();
+        Ok(status)
     }
 
     async fn keep(self) {
@@ -322,7 +378,8 @@ fn finish(
     }
     match ended? {
         RunEnd::Interrupted(why) => {
-            tracing::info!("{why}: everything received is kept; the same command goes on");
+            let how = if watch.gpu.budget_stopped() { "" } else { "; the same command goes on" };
+            tracing::info!("{why}: everything received is kept{how}");
             if args.json {
                 super::export::print(&serde_json::to_string(&status)?);
             }
@@ -463,6 +520,7 @@ pub(super) fn facts(state: &State, plan: &Plan, finished: bool) -> anyhow::Resul
         model_calls: model.calls,
         prompt_tokens: model.usage.prompt_tokens,
         completion_tokens: model.usage.completion_tokens,
+        ledger: super::ledger::manifest(state.store.as_ref())?,
         remarks: super::export::remarks(plan),
     })
 }
