@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use super::UsageError;
 use super::budget::Budget;
+use super::build::Backend;
 use super::gpu_status::{BudgetStatus, GpuStatus};
 use super::ledger::{self, Ledger, Moment, Origin};
-use super::state::{slurm_job, State};
+use super::state::{State, slurm_job};
 use super::tally::{Tally, Unseen};
 use crate::config::BudgetConfig;
 use crate::engine::{EngineError, Progress, RunEnd, Stop, StopReason};
@@ -18,7 +21,7 @@ use crate::model::projection::{BudgetState, Projection, project_sized};
 use crate::model::record::Change;
 use crate::model::store::{Commit, Lease as _, Store};
 use crate::sources::{Listing, Shard};
-use crate::telemetry::gpu::GpuMonitor;
+use crate::telemetry::gpu::{GpuMode, GpuMonitor};
 use crate::telemetry::{metrics, process};
 
 /// How often what a run will have used is projected anew.
@@ -110,9 +113,13 @@ impl GpuTime {
         let mut budget = from.budget.map(|config| Budget::new(config, earlier.budget_extended_gpu_hours));
         let job = slurm_job();
         let extension = match (&mut budget, from.extend) {
-            (Some(budget), Some(asked)) => Some((asked, budget.extend(asked, job.as_deref(), &attempts))),
+            (Some(budget), Some(asked)) => {
+                Some((asked, budget.extend(asked, earlier.gpu_hours(), job.as_deref(), &attempts)))
+            }
             (None, Some(_)) => {
-                return Err(UsageError("--extend-budget: the configuration has no budget.gpu_hours to extend".into()).into());
+                return Err(
+                    UsageError("--extend-budget: the configuration has no budget.gpu_hours to extend".into()).into()
+                );
             }
             (_, None) => None,
         };
@@ -332,6 +339,17 @@ impl GpuTime {
     fn now(&self) -> MutexGuard<'_, Now> {
         self.shared.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Finds the GPUs, which can take as long as the driver takes to wake them.
+///
+/// # Errors
+/// If the runtime ends.
+pub async fn monitor(mode: GpuMode, backend: Backend) -> anyhow::Result<GpuMonitor> {
+    let load =
+        move || backend.status().iter().fold((0, 0), |(busy, slots), one| (busy + one.in_flight, slots + one.limit));
+    let start = move || GpuMonitor::start(mode, Arc::new(load), &|name| std::env::var(name).ok());
+    tokio::task::spawn_blocking(start).await.context("cannot look for GPUs")
 }
 
 /// Without a budget, what is left is expected to take so much more than what is done (as `budget.overhead` by default).

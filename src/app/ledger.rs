@@ -278,3 +278,99 @@ fn started(now: &Moment) -> String {
         .and_then(|wall| wall.checked_sub(jiff::SignedDuration::try_from(now.elapsed).ok()?).ok());
     begun.map_or_else(|| now.wall.clone(), |begun| begun.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::StageCounts;
+    use crate::store::MemoryStore;
+
+    fn at(seconds: u64) -> Moment {
+        Moment {
+            wall: format!("2026-01-01T00:{:02}:{:02}Z", seconds / 60, seconds % 60),
+            elapsed: Duration::from_secs(seconds),
+        }
+    }
+
+    fn two_gpus() -> Vec<GpuHeld> {
+        (0..2).map(|at| GpuHeld { uuid: format!("held-{at}"), name: String::new(), memory_bytes: 0 }).collect()
+    }
+
+    fn begin(number: u64) -> Ledger {
+        Ledger::begin(number, Origin::default(), &two_gpus(), &GpuSource::Configured, Accounts::default(), &at(0))
+    }
+
+    fn put(store: &MemoryStore, record: &AttemptRecord) {
+        let number = Change::Meta { name: ATTEMPTS.into(), value: Some(record.number.to_string().into_bytes()) };
+        store.commit(&[written(record), number]).unwrap();
+    }
+
+    #[test]
+    fn a_killed_attempt_is_closed_at_its_last_tick_once() {
+        let store = MemoryStore::default();
+        let mut ledger = begin(1);
+        ledger.tick(&at(40), &Accounts::default(), &GpuFigures::default(), &ProcessUse::default());
+        put(&store, ledger.record());
+        let mut attempts = attempts(&store).unwrap();
+        let change = close_killed(&store, &mut attempts, || Ok(3)).unwrap().unwrap();
+        store.commit(&[change]).unwrap();
+        let closed = super::attempts(&store).unwrap();
+        assert_eq!((&closed[0].end, closed[0].ended.as_deref()), (&AttemptEnd::Killed, Some("2026-01-01T00:00:40Z")));
+        assert_eq!((closed[0].seconds, closed[0].gpu_seconds, closed[0].documents_done), (40.0, 80.0, 3));
+        assert_eq!(closed, attempts);
+        assert_eq!(close_killed(&store, &mut attempts, || Ok(9)).unwrap(), None);
+        assert_eq!(totals(&store).unwrap().gpu_seconds, 80.0);
+    }
+
+    #[test]
+    fn ticks_of_a_simulated_clock_count_nothing_twice() {
+        let mut ledger = begin(1);
+        for seconds in [5, 10, 15, 600] {
+            let process = ProcessUse { memory_bytes: seconds, memory_peak_bytes: 700, cpu_seconds: 1.0 };
+            ledger.tick(&at(seconds), &Accounts::default(), &GpuFigures::default(), &process);
+            assert_eq!(ledger.record().gpu_seconds, 2.0 * seconds as f64);
+        }
+        ledger.end(&at(601), AttemptEnd::Finished, false);
+        let record = ledger.record();
+        assert_eq!((record.seconds, record.gpu_seconds), (601.0, 1202.0));
+        assert_eq!((record.memory_mean_bytes, record.memory_max_bytes), (157, 700));
+        assert_eq!(
+            (record.started.as_str(), record.ended.as_deref()),
+            ("2026-01-01T00:00:00Z", Some("2026-01-01T00:10:01Z"))
+        );
+        assert_eq!(
+            [0, 9, 20, 49, 50, 90_000].map(|s| next_tick(Duration::from_secs(s)).as_millis()),
+            [1000, 1000, 2000, 4900, 5000, 5000]
+        );
+    }
+
+    #[test]
+    fn changes_are_those_since_the_start() {
+        let account = |done, dead| StageAccount {
+            key: "aa".repeat(16),
+            counts: StageCounts { admitted: 10, done, dead, ..StageCounts::default() },
+        };
+        let accounts = |done, dead| Accounts {
+            stages: BTreeMap::from([("score".to_owned(), account(done, dead))]),
+            documents_done: done,
+            ..Accounts::default()
+        };
+        let since = accounts(7, 1).since(&accounts(4, 2));
+        let counts = since.stages["score"].counts;
+        // A dead item that was made pending again between the two is no negative change.
+        assert_eq!((counts.admitted, counts.done, counts.dead, since.documents_done), (0, 3, 0, 3));
+    }
+
+    #[test]
+    fn a_newer_record_is_refused_and_a_broken_one_named() {
+        let store = MemoryStore::default();
+        let mut record = begin(1).record().clone();
+        record.format = LEDGER_FORMAT + 1;
+        put(&store, &record);
+        assert!(matches!(attempts(&store), Err(StoreError::Newer { found: 2, known: 1, .. })));
+        let broken = Change::Meta { name: record_name(1), value: Some(b"{".to_vec()) };
+        store.commit(&[broken]).unwrap();
+        let error = attempts(&store).unwrap_err().to_string();
+        assert!(error.contains("record of attempt 1") && error.contains("verify --repair"), "{error}");
+    }
+}

@@ -10,6 +10,7 @@ pub mod gpu_status;
 pub mod gpu_time;
 pub mod ledger;
 pub mod model_pull;
+pub(crate) mod places;
 pub mod progress;
 pub mod run;
 pub mod signals;

@@ -8,11 +8,11 @@ use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
-use super::gpu_time::{Beginning, Begun, GpuTime, end_of};
+use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::tally::Tallied;
-use super::{Exit, UsageError, grouped, signals, spoken};
+use super::{Exit, UsageError, grouped, places, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
 use crate::llm::endpoints::EndpointStatus;
@@ -22,7 +22,6 @@ use crate::model::plan::Plan;
 use crate::model::record::Change;
 use crate::model::store::{Commit, Store};
 use crate::sources::{Found, Listing, Shard, discover};
-use crate::telemetry::gpu::{GpuMode, GpuMonitor};
 
 /// How often the status file is written.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -68,8 +67,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
-    apart_from_input(&args, &loaded, &[("state", &state_dir), ("results", &out)])?;
-    writable(&out)?;
+    let given = !args.input.is_empty() || args.manifest.is_some();
+    let inputs = if given { &args.input } else { &loaded.run.input };
+    places::apart_from_input(inputs, &[("state", &state_dir), ("results", &out)])?;
+    places::writable(&out)?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -98,7 +99,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         extend: args.extend_budget,
         began,
     };
-    let monitor = gpus(loaded.run.telemetry.gpu, model.backend.clone()).await?;
+    let monitor = gpu_time::monitor(loaded.run.telemetry.gpu, model.backend.clone()).await?;
     let (gpu, entries) = match GpuTime::begin(&from, monitor, !everything_ended(&plan, state.store.as_ref())?)? {
         Begun::Yes(gpu, entries) => (gpu, entries),
         Begun::UsedUp(why) => {
@@ -174,15 +175,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     exit
 }
 
-/// Finds the GPUs, which can take as long as the driver takes to wake them.
-async fn gpus(mode: GpuMode, backend: Backend) -> anyhow::Result<GpuMonitor> {
-    let load = move || {
-        backend.status().iter().fold((0, 0), |(busy, slots), one| (busy + one.in_flight, slots + one.limit))
-    };
-    let start = move || GpuMonitor::start(mode, Arc::new(load), &|name| std::env::var(name).ok());
-    tokio::task::spawn_blocking(start).await.context("cannot look for GPUs")
-}
-
 /// The documents that the run is given: the command line's, else the configuration's.
 fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     let given = !args.input.is_empty() || args.manifest.is_some();
@@ -196,42 +188,6 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     }
     let listing = discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?;
     Ok(listing.with_shard(args.shard).with_limit(args.limit))
-}
-
-/// Neither state nor results may lie in a folder of the input: the next run would take them for documents.
-fn apart_from_input(args: &RunArgs, loaded: &Configuration, folders: &[(&str, &Path)]) -> anyhow::Result<()> {
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let inputs = if given { &args.input } else { &loaded.run.input };
-    for (name, folder) in folders {
-        // Of a folder that is not there yet, the part that is.
-        let there = folder.ancestors().find_map(|part| {
-            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
-            let whole = part.canonicalize().ok()?;
-            Some(whole.join(folder.strip_prefix(part).unwrap_or(Path::new(""))))
-        });
-        for input in inputs.iter().filter(|input| input.is_dir()) {
-            if let (Some(there), Ok(input)) = (&there, input.canonicalize())
-                && there.starts_with(&input)
-            {
-                return Err(UsageError(format!(
-                    "the {name} folder {} lies in the input folder {}, and would be taken for documents: put it elsewhere",
-                    folder.display(),
-                    input.display()
-                ))
-                .into());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the results can be written, before any work is spent.
-fn writable(out: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make the results folder {}", out.display()))?;
-    let probe = out.join(".qaflow-write-test");
-    std::fs::write(&probe, b"")
-        .and_then(|()| std::fs::remove_file(&probe))
-        .with_context(|| format!("cannot write to the results folder {}", out.display()))
 }
 
 /// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.
@@ -324,8 +280,7 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        let mut status =
-            progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        let mut status = progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
         status.gpu = self.gpu.status();
         Ok(status)
     }

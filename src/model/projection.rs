@@ -345,3 +345,127 @@ fn normal(random: &mut fastrand::Rng) -> f64 {
     let (u, v) = (1.0 - random.f64(), random.f64());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A corpus: what each document takes, its bytes, its chunks. Sizes are lognormal, of spread `sigma`; bytes tell
+    /// them with an error of spread `noise`, and what a chunk takes varies by a third.
+    fn corpus(random: &mut fastrand::Rng, documents: usize, sigma: f64, noise: f64) -> Vec<Measured> {
+        (0..documents)
+            .map(|_| {
+                let chunks = (3.0 + sigma * normal(random)).exp().round().max(1.0);
+                let bytes = chunks * 2_000.0 * (noise * normal(random)).exp();
+                Measured { used: chunks * 0.001 * (0.3 * normal(random)).exp(), bytes, chunks }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_interval_holds_the_truth_in_85_of_100_runs() {
+        let mut worst = [100, 100];
+        for (sigma, noise) in [(0.6, 0.5), (1.0, 0.3), (1.0, 0.8), (1.4, 0.5)] {
+            for (documents, done) in [(60, 8), (60, 20), (60, 45), (300, 15), (300, 40), (300, 150), (300, 280)] {
+                let mut random = fastrand::Rng::with_seed(20_260_101);
+                let mut held = [0, 0];
+                for run in 0..100 {
+                    let corpus = corpus(&mut random, documents, sigma, noise);
+                    let truth: f64 = corpus.iter().map(|one| one.used).sum();
+                    let used: Vec<f64> = corpus[..done].iter().map(|one| one.used).collect();
+                    let ahead: Vec<Ahead> = corpus[done..]
+                        .iter()
+                        .enumerate()
+                        // A few are chunked already.
+                        .map(|(at, one)| Ahead {
+                            used: 0.0,
+                            size: if at < 5 { Size::Chunks(one.chunks) } else { Size::Bytes(one.bytes) },
+                        })
+                        .collect();
+                    let projections = [
+                        project(&used, documents as u64, 0.0, run).unwrap(),
+                        project_sized(&corpus[..done], &ahead, 0.0, run).unwrap(),
+                    ];
+                    for (held, projection) in held.iter_mut().zip(projections) {
+                        assert!(projection.low <= projection.expected && projection.expected <= projection.high);
+                        *held += usize::from((projection.low..=projection.high).contains(&truth));
+                    }
+                }
+                for (worst, held) in worst.iter_mut().zip(held) {
+                    assert!(held >= 85, "{held} of 100 with sigma {sigma}, noise {noise}, {done} of {documents} done");
+                    *worst = held.min(*worst);
+                }
+            }
+        }
+        println!("worst of 28 cases: {} of 100 from the mean, {} with sizes", worst[0], worst[1]);
+    }
+
+    #[test]
+    fn sizes_narrow_the_interval() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let corpus = corpus(&mut random, 300, 1.0, 0.2);
+        let used: Vec<f64> = corpus[..60].iter().map(|one| one.used).collect();
+        let ahead: Vec<Ahead> =
+            corpus[60..].iter().map(|one| Ahead { used: 0.0, size: Size::Bytes(one.bytes) }).collect();
+        let plain = project(&used, 300, 0.0, 1).unwrap();
+        let sized = project_sized(&corpus[..60], &ahead, 0.0, 1).unwrap();
+        assert!(sized.high - sized.low < 0.6 * (plain.high - plain.low), "{sized:?} {plain:?}");
+    }
+
+    #[test]
+    fn sizes_that_tell_nothing_are_not_used() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut corpus = corpus(&mut random, 200, 0.5, 0.2);
+        // Scanned images: megabytes that say nothing of the text.
+        for one in &mut corpus {
+            one.bytes = (14.0 + 2.0 * normal(&mut random)).exp();
+        }
+        let used: Vec<f64> = corpus[..50].iter().map(|one| one.used).collect();
+        let ahead: Vec<Ahead> =
+            corpus[50..].iter().map(|one| Ahead { used: 0.0, size: Size::Bytes(one.bytes) }).collect();
+        let plain = project(&used, 200, 0.0, 1).unwrap();
+        let sized = project_sized(&corpus[..50], &ahead, 0.0, 1).unwrap();
+        assert!((sized.expected - plain.expected).abs() < 1e-9, "{sized:?} {plain:?}");
+    }
+
+    #[test]
+    fn what_is_certain_is_certain() {
+        let used = [1.0, 2.0, 3.0, 2.0, 2.0, 2.0];
+        let done: Vec<Measured> = used.iter().map(|used| Measured { used: *used, bytes: 1.0, chunks: 1.0 }).collect();
+        // All done: no uncertainty, and no overhead.
+        let all = project(&used, 6, 0.1, 1).unwrap();
+        assert_eq!((all.low, all.expected, all.high), (12.0, 12.0, 12.0));
+        // The overhead is that of the rest alone: four more at two each.
+        let more = project(&used, 10, 0.1, 1).unwrap();
+        assert!((more.expected - 20.8).abs() < 1e-9 && more.low < 20.8 && more.high > 20.8, "{more:?}");
+        assert_eq!(project(&used, 10, 0.1, 1), Some(more), "the same seed gives the same");
+        // A document under way has taken more than any before: that is the least.
+        let giant = Ahead { used: 50.0, size: Size::Bytes(1.0) };
+        assert!(project_sized(&done, &[giant], 0.0, 1).unwrap().low >= 62.0);
+        assert_eq!(project(&used[..4], 10, 0.1, 1), None);
+        // Nothing was used at all, and sizes of zero.
+        let nothing = [Measured { used: 0.0, bytes: 0.0, chunks: 0.0 }; 6];
+        let none = project_sized(&nothing, &[Ahead { used: 0.0, size: Size::Bytes(5.0) }], 0.1, 1).unwrap();
+        assert_eq!((none.low, none.high), (0.0, 0.0));
+    }
+
+    #[test]
+    fn many_documents_take_no_longer() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let corpus = corpus(&mut random, 100_000, 1.0, 0.3);
+        let truth: f64 = corpus.iter().map(|one| one.used).sum();
+        let used: Vec<f64> = corpus[..50_000].iter().map(|one| one.used).collect();
+        let projection = project(&used, 100_000, 0.0, 1).unwrap();
+        assert!((projection.expected / truth - 1.0).abs() < 0.02 && projection.high > projection.low);
+    }
+
+    #[test]
+    fn states_follow_the_budget() {
+        let state = |projected| BudgetState::of(projected, 100.0, 0.9);
+        assert_eq!(
+            [89.9, 90.0, 100.0, 100.1].map(state).map(BudgetState::as_str),
+            ["within", "close", "close", "over"]
+        );
+        assert_eq!(state(200.0).level(), 2);
+    }
+}

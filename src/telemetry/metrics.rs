@@ -92,7 +92,11 @@ fn describe_accounts() {
     describe_counter!("qaflow_gpu_seconds_total", Unit::Seconds, "GPUs held times time, over all attempts of the run");
     describe_gauge!("qaflow_process_memory_bytes", Unit::Bytes, "Resident memory of this process");
     describe_gauge!("qaflow_process_memory_peak_bytes", Unit::Bytes, "Most resident memory of this process so far");
-    describe_counter!("qaflow_process_cpu_seconds_total", Unit::Seconds, "Processor time of this process and its workers");
+    describe_counter!(
+        "qaflow_process_cpu_seconds_total",
+        Unit::Seconds,
+        "Processor time of this process and its workers"
+    );
     describe_gauge!("qaflow_budget_gpu_hours", "GPU-hours that the run may use, extensions included");
     describe_gauge!("qaflow_budget_used_gpu_hours", "GPU-hours used, over all attempts of the run");
     describe_gauge!(

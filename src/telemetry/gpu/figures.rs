@@ -176,9 +176,7 @@ mod tests {
     use super::*;
 
     fn two() -> Figures {
-        Figures::new(
-            ["a", "b"].map(|uuid| GpuHeld { uuid: uuid.into(), name: "x".into(), memory_bytes: 10 }).to_vec(),
-        )
+        Figures::new(["a", "b"].map(|uuid| GpuHeld { uuid: uuid.into(), name: "x".into(), memory_bytes: 10 }).to_vec())
     }
 
     #[test]
@@ -224,7 +222,10 @@ mod tests {
     #[test]
     fn simulated_gpus_follow_the_slots() {
         let half = Simulated::reading(0.5, 7.0);
-        assert_eq!((half.utilization, half.power_watts, half.temperature_celsius), (Some(0.5), Some(230.0), Some(55.0)));
+        assert_eq!(
+            (half.utilization, half.power_watts, half.temperature_celsius),
+            (Some(0.5), Some(230.0), Some(55.0))
+        );
         let mut gpus = Simulated::new(3, std::sync::Arc::new(|| (40, 20)));
         let readings = gpus.read();
         assert_eq!((readings.len(), readings[2].utilization), (3, Some(1.0)));

@@ -103,9 +103,8 @@ impl GpuMonitor {
     }
 
     fn counted(n: u32, prefix: &str, name: &str, source: GpuSource) -> Self {
-        let held = (0..n)
-            .map(|at| GpuHeld { uuid: format!("{prefix}-{at}"), name: name.into(), memory_bytes: 0 })
-            .collect();
+        let held =
+            (0..n).map(|at| GpuHeld { uuid: format!("{prefix}-{at}"), name: name.into(), memory_bytes: 0 }).collect();
         Self::new(held, source)
     }
 
