@@ -104,6 +104,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         Begun::Yes(gpu, entries) => (gpu, entries),
         Begun::UsedUp(why) => {
             tracing::error!("{why}");
+            if args.json {
+                let refused = serde_json::json!({"run_id": plan.run_id, "finished": false, "reason": why});
+                super::export::print(&refused.to_string());
+            }
             return Ok(Exit::Interrupted);
         }
     };
