@@ -1,11 +1,16 @@
 //! The commands: the only place that puts the rest together.
 
 pub mod bench;
+pub mod budget;
 pub mod build;
 pub mod doctor;
 pub mod export;
 pub mod failures;
+pub mod gpu_status;
+pub mod gpu_time;
+pub mod ledger;
 pub mod model_pull;
+pub(crate) mod places;
 pub mod progress;
 pub mod run;
 pub mod signals;
@@ -13,6 +18,7 @@ pub mod simulate_llm;
 pub mod slurm;
 pub mod state;
 pub mod status;
+pub mod tally;
 pub mod verify;
 
 /// What a command's exit code says. The numbers are a promise.
