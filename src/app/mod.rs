@@ -1,13 +1,19 @@
 //! The commands: the only place that puts the rest together.
 
 pub mod bench;
+pub mod bottleneck;
 pub mod build;
+mod display;
 pub mod doctor;
+pub mod eta;
 pub mod export;
 pub mod failures;
 pub mod model_pull;
+mod observed;
 pub mod progress;
 pub mod run;
+mod sampling;
+pub mod screen;
 pub mod signals;
 pub mod simulate_llm;
 pub mod state;

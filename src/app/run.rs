@@ -1,14 +1,17 @@
 //! `qaflow run`: from documents to a dataset; the same command resumes whatever interrupted it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::display::Display;
+use super::observed::rehearsed_lease;
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
+use super::sampling::{self, Sampled};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
@@ -20,8 +23,8 @@ use crate::model::record::Change;
 use crate::model::store::{Commit, Store};
 use crate::sources::{Found, Listing, Shard, discover};
 
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The status file is written after so many samples: once a second.
+const STATUS_EVERY: u32 = 10;
 /// How often a line goes to the job log.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -75,14 +78,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
     }
-    let (committer, writer) = Committer::start(state.store(), state.lease()).context("cannot start the writer")?;
+    let (committer, writer) =
+        Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let plan = build::plan(&loaded, &args.config, &out, &flow);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
     let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
-    let progress = Arc::new(Progress::new(flow.nodes.len()));
+    let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::clone(&model.errors)));
     tracing::info!(
         run = plan.run_id,
         attempt = attempt.number,
@@ -99,6 +103,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         attempt: attempt.clone(),
         backend: model.backend.clone(),
         stop: stop.clone(),
+        sampled: Arc::new(Mutex::new(Sampled::new(flow.nodes.iter().map(|node| node.name.clone()).collect()))),
     };
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
@@ -254,6 +259,7 @@ struct Watch {
     attempt: Attempt,
     backend: Backend,
     stop: Stop,
+    sampled: Arc<Mutex<Sampled>>,
 }
 
 impl Watch {
@@ -271,15 +277,24 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)
+        let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?)
     }
 
     async fn keep(self) {
-        let display = super::status::Display::for_run();
+        let display = Display::for_run(&self.plan);
         let mut last_line = Instant::now();
-        let mut ticks = tokio::time::interval(STATUS_EVERY);
-        loop {
+        let mut ticks = tokio::time::interval(sampling::EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for tick in 0_u32.. {
             ticks.tick().await;
+            let elapsed = self.attempt.clock.elapsed();
+            let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+            sampled.take(&self.progress, &self.backend.status(), elapsed);
+            drop(sampled);
+            if tick % STATUS_EVERY != 0 {
+                continue;
+            }
             let phase = if self.stop.requested() { Phase::Stopping } else { Phase::Running };
             let status = match self.status(phase) {
                 Ok(status) => status,

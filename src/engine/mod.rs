@@ -9,14 +9,16 @@
 //! later travel through the channels.
 
 mod committer;
+mod progress;
 mod resume;
 mod runtime;
 mod shutdown;
 mod worker;
 
 pub use committer::Committer;
+pub use progress::{CommitLoad, Counted, Progress, StageProgress};
 pub use resume::ACTIVE_EDGES;
-pub use runtime::{Engine, EngineError, Flow, FlowNode, Progress, RunEnd, StageProgress};
+pub use runtime::{Engine, EngineError, Flow, FlowNode, RunEnd};
 pub use shutdown::{Stop, StopReason};
 
 #[cfg(test)]

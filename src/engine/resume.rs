@@ -10,8 +10,10 @@ use std::sync::atomic::Ordering;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::Sender;
 
-use super::runtime::{EngineError, Flow, Progress};
+use super::progress::Progress;
+use super::runtime::{EngineError, Flow};
 use super::shutdown::Stop;
+use super::worker::Delivery;
 use crate::model::payload::Document;
 use crate::model::record::{Change, Epoch, ItemKey, NewItem, Output, PendingItem};
 use crate::model::store::{Commit, Store};
@@ -58,7 +60,7 @@ pub(super) async fn feed_pending(
     flow: &Flow,
     store: &dyn Store,
     stop: &Stop,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     until: Epoch,
 ) -> Result<(), EngineError> {
     for at in (0..flow.nodes.len()).rev() {
@@ -75,7 +77,7 @@ pub(super) async fn feed_entry_rest(
     flow: &Flow,
     store: &dyn Store,
     stop: &Stop,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     until: Epoch,
     delivered: &HashSet<ItemId>,
 ) -> Result<(), EngineError> {
@@ -92,7 +94,7 @@ async fn feed_stage(
     at: usize,
     store: &dyn Store,
     stop: &Stop,
-    sender: &Sender<Item>,
+    sender: &Sender<Delivery>,
     until: Epoch,
     except: &HashSet<ItemId>,
 ) -> Result<(), EngineError> {
@@ -124,11 +126,11 @@ async fn feed_stage(
 }
 
 /// Sends unless the run stops; returns whether it was sent.
-async fn deliver(sender: &Sender<Item>, item: Item, stop: &Stop) -> bool {
+async fn deliver(sender: &Sender<Delivery>, item: Item, stop: &Stop) -> bool {
     tokio::select! {
         biased;
         () = stop.wait() => false,
-        sent = sender.send(item) => sent.is_ok(),
+        sent = sender.send(Delivery { item }) => sent.is_ok(),
     }
 }
 
@@ -141,7 +143,7 @@ pub(super) async fn feed_source<S>(
     commit: &dyn Commit,
     stop: &Stop,
     progress: &Progress,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     documents: S,
     until: Epoch,
 ) -> Result<HashSet<ItemId>, EngineError>

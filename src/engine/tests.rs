@@ -122,6 +122,7 @@ fn flow(stages: Vec<Declared>) -> Flow {
             depth: node.depth,
             concurrency: *concurrency,
             buffer: *buffer,
+            asking: Arc::default(),
         }
     });
     Flow { nodes: nodes.collect() }
@@ -135,7 +136,7 @@ struct Bench {
 fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
     let dynamic: Arc<dyn Store> = store.clone();
     let (committer, _) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
-    let progress = Arc::new(Progress::new(flow.nodes.len()));
+    let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::default()));
     let engine = Engine {
         flow: Arc::new(flow),
         store: dynamic,

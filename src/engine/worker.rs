@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::runtime::{EngineError, Flow, Progress};
+use super::progress::{Counted, Progress};
+use super::runtime::{EngineError, Flow};
 use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
 use crate::model::store::{Commit, Store};
@@ -19,6 +20,12 @@ use crate::telemetry::metrics;
 /// the model are waited out below, in the model's own client.)
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// An item on its way to a stage.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) item: Item,
+}
 
 /// What all runners share.
 pub(super) struct Shared {
@@ -34,23 +41,21 @@ pub(super) struct Shared {
 pub(super) async fn run_stage(
     shared: Arc<Shared>,
     at: usize,
-    mut items: mpsc::Receiver<Item>,
-    edges: Vec<mpsc::Sender<Item>>,
+    mut items: mpsc::Receiver<Delivery>,
+    edges: Vec<mpsc::Sender<Delivery>>,
 ) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let progress = &shared.progress.stages[at];
-    progress.capacity.store(items.max_capacity(), Ordering::Relaxed);
     let mut tasks: JoinSet<Result<(), EngineError>> = JoinSet::new();
     loop {
         progress.in_flight.store(tasks.len(), Ordering::Relaxed);
-        progress.queued.store(items.len(), Ordering::Relaxed);
         tokio::select! {
             biased;
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => flatten(ended)?,
             () = shared.stop.wait() => break,
             item = items.recv(), if tasks.len() < node.concurrency.max(1) => match item {
                 None => break,
-                Some(item) => {
+                Some(Delivery { item }) => {
                     let span = tracing::debug_span!(
                         "item", stage = %node.name, item = %item.key.id.short(), document = item.payload.document_name());
                     let (shared, edges) = (Arc::clone(&shared), edges.clone());
@@ -64,7 +69,7 @@ pub(super) async fn run_stage(
         progress.in_flight.store(tasks.len(), Ordering::Relaxed);
         flatten(ended)?;
     }
-    progress.queued.store(0, Ordering::Relaxed);
+    progress.in_flight.store(0, Ordering::Relaxed);
     Ok(())
 }
 
@@ -77,7 +82,7 @@ fn flatten(ended: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Re
 }
 
 /// Takes one item to its end.
-async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Item>]) -> Result<(), EngineError> {
+async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Delivery>]) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let began = Instant::now();
     let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
@@ -95,11 +100,13 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
         Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
         Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
             tracing::error!(stage = %node.name, label, "{reason}");
+            shared.progress.errors.note(ErrorClass::Fatal, &node.name, &label, &reason);
             shared.stop.request(StopReason::Fatal(reason));
             return Ok(());
         }
         Err(StageError { label, reason, attempts, raw, .. }) => {
             tracing::warn!(stage = %node.name, document = item.payload.document_name(), label, "given up: {reason}");
+            shared.progress.errors.note(ErrorClass::Poison, &node.name, &label, &reason);
             (Ending::Dead(DeadLetter { label, reason, attempts, raw }), Vec::new())
         }
     };
@@ -107,13 +114,19 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
     let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
-    let epoch = shared.commit.commit(vec![change]).await?;
+    let progress = &shared.progress.stages[at];
+    let epoch = {
+        let _committing = Counted::in_(&progress.committing);
+        shared.commit.commit(vec![change]).await?
+    };
     let took = began.elapsed();
     metrics::item_ended(&node.name, outcome, took);
-    let progress = &shared.progress.stages[at];
     progress.ended.fetch_add(1, Ordering::Relaxed);
+    progress.children.fetch_add(below.len() as u64, Ordering::Relaxed);
+    progress.children_squared.fetch_add((below.len() * below.len()) as u64, Ordering::Relaxed);
     progress.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
 
+    let _sending = Counted::in_(&progress.sending);
     for child in below {
         for (edge, to) in edges.iter().zip(&node.consumers) {
             // An item done anew makes children that the stages below know already: done, or waiting for the feeder.
@@ -125,7 +138,7 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
             tokio::select! {
                 biased;
                 () = shared.stop.wait() => return Ok(()),
-                sent = edge.send(item) => if sent.is_err() {
+                sent = edge.send(Delivery { item }) => if sent.is_err() {
                     // The stage below has ended early, which it does only when the run stops.
                     return Ok(());
                 },
@@ -144,6 +157,7 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
             Err(error) if error.class == ErrorClass::Interrupted => return None,
             Err(error) if error.class == ErrorClass::Transient => {
                 metrics::item_retried(&node.name);
+                shared.progress.errors.note(ErrorClass::Transient, &node.name, &error.label, &error.reason);
                 tracing::warn!(stage = %node.name, label = error.label, "trying again in {wait:?}: {}", error.reason);
                 tokio::select! {
                     () = shared.stop.wait() => return None,
