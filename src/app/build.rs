@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use super::UsageError;
 use super::observed::{Asking, rehearsed};
+use super::target;
 use crate::config::{self, Concurrency, Kinds, LlmConfig, Loaded, Provider};
 use crate::engine::{Flow, FlowNode, Stop, StopReason};
 use crate::llm::concurrency::{Slots, Slotted};
@@ -264,11 +265,24 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
             .map_err(|fault| UsageError(format!("{}: stage `{}`: {fault}", entry.place, entry.name)))?;
         built.push((rehearsed(&entry.name, stage)?, entry, asking));
     }
-    let fingerprints = loaded.graph.fingerprints(|at| {
+    let stages: Vec<_> = built.iter().map(|(stage, entry, _)| (Arc::clone(stage), *entry)).collect();
+    let gate = target::gate(&loaded.graph, &stages)?;
+    let own = |at: usize| {
         let (stage, entry, _) = &built[at];
         let server = if entry.params.uses_model() { server.as_str() } else { "" };
-        format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
-    });
+        format!("{}|{}|{server}", entry.kind, stage.determinants())
+    };
+    let identities = loaded.graph.fingerprints(|at| own(at).into_bytes());
+    // Which items the stages that are held back are given depends on the target.
+    let fingerprints = gate.as_ref().map_or_else(
+        || identities.clone(),
+        |gate| {
+            loaded.graph.fingerprints(|at| {
+                let wanted = if gate.held.contains(&at) { built[gate.keeper].0.determinants() } else { String::new() };
+                format!("{}{wanted}", own(at)).into_bytes()
+            })
+        },
+    );
     for (at, fingerprint) in fingerprints.iter().enumerate() {
         if let Some(twin) = fingerprints[..at].iter().position(|other| other == fingerprint) {
             let (first, second) = (&built[twin].1, &built[at].1);
@@ -309,11 +323,12 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
         .nodes
         .iter()
         .zip(built)
-        .zip(fingerprints)
-        .map(|((node, (stage, entry, asking)), fingerprint)| FlowNode {
+        .zip(fingerprints.into_iter().zip(identities))
+        .map(|((node, (stage, entry, asking)), (fingerprint, identity))| FlowNode {
             name: node.name.clone(),
             stage,
             fingerprint,
+            identity,
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),
@@ -325,7 +340,7 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
             asking,
         })
         .collect();
-    Ok(Flow { nodes })
+    Ok(Flow { nodes, gate })
 }
 
 /// The plan of a run, which the state keeps.
@@ -338,6 +353,7 @@ pub fn plan(loaded: &Configuration, config_file: &Path, out: &Path, flow: &Flow)
             accepts: node.stage.accepts(),
             emits: node.stage.emits(),
             fingerprint: node.fingerprint.hex(),
+            identity: (node.identity != node.fingerprint).then(|| node.identity.hex()),
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),

@@ -192,7 +192,7 @@ mod tests {
             high / low
         };
         let steady = width(&history(&[10.0], 60, |_| 1.0));
-        let jumping = width(&history(&[10.0], 60, |s| if s / 2 % 2 == 0 { 1.5 } else { 0.5 }));
+        let jumping = width(&history(&[10.0], 60, |s| if s / 4 % 2 == 0 { 1.5 } else { 0.5 }));
         let drifting = width(&history(&[10.0], 60, |s| if s < 46 { 1.5 } else { 0.5 }));
         assert!(steady < 1.01 && jumping > 1.2 && drifting > jumping, "{steady} {jumping} {drifting}");
     }

@@ -18,6 +18,7 @@ pub mod signals;
 pub mod simulate_llm;
 pub mod state;
 pub mod status;
+mod target;
 pub mod verify;
 
 /// What a command's exit code says. The numbers are a promise.

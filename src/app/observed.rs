@@ -14,6 +14,7 @@ use super::UsageError;
 use crate::engine::Counted;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::store::Lease;
+use crate::model::target::Target;
 use crate::model::{Item, LlmError, Outcome, PayloadKind, Stage, StageError, StoreError};
 
 /// The variable that slows a stage down.
@@ -58,6 +59,12 @@ impl Stage for SlowStage {
     }
     fn determinants(&self) -> String {
         self.inner.determinants()
+    }
+    fn most_children(&self) -> Option<u32> {
+        self.inner.most_children()
+    }
+    fn target(&self) -> Option<Target> {
+        self.inner.target()
     }
     fn process<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<Outcome, StageError>> {
         Box::pin(async move {

@@ -10,9 +10,11 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::gate::Keeper;
 use super::progress::Progress;
 use super::resume::{feed_entry_rest, feed_pending, feed_source, seed_edges};
 use super::shutdown::{Stop, StopReason};
+use super::survey::Gate;
 use super::worker::{Delivery, Shared, run_stage};
 use crate::model::payload::Document;
 use crate::model::record::StageCounts;
@@ -25,8 +27,11 @@ pub struct FlowNode {
     pub name: String,
     /// The operator.
     pub stage: Arc<dyn Stage>,
-    /// What determines its results, upstream included.
+    /// What determines its results, upstream included: its name space in the store.
     pub fingerprint: Fingerprint,
+    /// What determines its results except which items it is given: the ids of its children follow from it. It differs
+    /// from `fingerprint` only in a flow with a gate: a change of the target changes no id.
+    pub identity: Fingerprint,
     /// Indices of the stages that feed it.
     pub inputs: Vec<usize>,
     /// Whether the source feeds it.
@@ -47,6 +52,8 @@ pub struct FlowNode {
 pub struct Flow {
     /// The nodes, each after all that feed it.
     pub nodes: Vec<FlowNode>,
+    /// The part that is asked in rounds, if so many accepted pairs of each document are wanted.
+    pub gate: Option<Gate>,
 }
 
 impl Flow {
@@ -152,16 +159,28 @@ impl Engine {
             let _ = stage.queue.set(sender.downgrade());
         }
         let mut runners = JoinSet::new();
+        let gate = self.flow.gate.as_ref();
+        let entrance = gate.map(|gate| {
+            let (keeper, entrance) =
+                Keeper::new(&self.flow, gate, &self.store, &self.commit, &self.stop, &self.progress, &senders);
+            runners.spawn(keeper.run());
+            entrance
+        });
         for (at, receiver) in receivers.into_iter().enumerate() {
+            if gate.is_some_and(|gate| gate.keeper == at) {
+                // The gate itself ends what comes to it.
+                continue;
+            }
             let edges = self.flow.nodes[at].consumers.iter().map(|to| senders[*to].clone()).collect();
-            runners.spawn(run_stage(Arc::clone(&shared), at, receiver, edges));
+            let entrance = entrance.clone().filter(|_| gate.is_some_and(|gate| gate.above[at]));
+            runners.spawn(run_stage(Arc::clone(&shared), at, receiver, edges, entrance));
         }
         let feeder = {
             let (flow, store) = (Arc::clone(&self.flow), Arc::clone(&self.store));
             let (commit, stop, progress) = (Arc::clone(&self.commit), self.stop.clone(), Arc::clone(&self.progress));
             runners.spawn(async move {
                 let fed = async {
-                    feed_pending(&flow, store.as_ref(), &stop, &senders, started_at).await?;
+                    feed_pending(&flow, store.as_ref(), &stop, &senders, started_at, entrance.as_ref()).await?;
                     let delivered = feed_source(
                         &flow,
                         store.as_ref(),
@@ -176,7 +195,7 @@ impl Engine {
                     feed_entry_rest(&flow, store.as_ref(), &stop, &senders, started_at, &delivered).await
                 };
                 let result = fed.await;
-                drop(senders);
+                drop((senders, entrance));
                 result
             })
         };

@@ -89,11 +89,11 @@ impl Stage for Fan {
 }
 
 /// A stage with the indices of its inputs (none for the source), its concurrency and its buffer.
-type Declared = (Arc<dyn Stage>, Vec<usize>, usize, usize);
+pub(super) type Declared = (Arc<dyn Stage>, Vec<usize>, usize, usize);
 
 /// A flow of the given stages.
 #[expect(clippy::needless_pass_by_value, reason = "each test makes its stages for one flow")]
-fn flow(stages: Vec<Declared>) -> Flow {
+pub(super) fn flow(stages: Vec<Declared>) -> Flow {
     let name = |i: usize| format!("s{i}");
     let decls: Vec<StageDecl> = stages
         .iter()
@@ -116,6 +116,7 @@ fn flow(stages: Vec<Declared>) -> Flow {
             name: node.name.clone(),
             stage: Arc::clone(stage),
             fingerprint: fingerprints[at],
+            identity: fingerprints[at],
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),
@@ -125,15 +126,15 @@ fn flow(stages: Vec<Declared>) -> Flow {
             asking: Arc::default(),
         }
     });
-    Flow { nodes: nodes.collect() }
+    Flow { nodes: nodes.collect(), gate: None }
 }
 
-struct Bench {
-    engine: Arc<Engine>,
-    store: Arc<MemoryStore>,
+pub(super) struct Bench {
+    pub(super) engine: Arc<Engine>,
+    pub(super) store: Arc<MemoryStore>,
 }
 
-fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
+pub(super) fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
     let dynamic: Arc<dyn Store> = store.clone();
     let (committer, _) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
     let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::default()));
@@ -148,7 +149,7 @@ fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
     Bench { engine: Arc::new(engine), store }
 }
 
-fn documents(n: u32) -> impl futures::Stream<Item = Result<Document, String>> + Send + Unpin + 'static {
+pub(super) fn documents(n: u32) -> impl futures::Stream<Item = Result<Document, String>> + Send + Unpin + 'static {
     futures::stream::iter((0..n).map(|i| Ok(document(i))))
 }
 

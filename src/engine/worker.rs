@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use super::gate::{Entrance, Ticket};
 use super::progress::{Counted, Progress};
 use super::runtime::{EngineError, Flow};
 use super::shutdown::{Stop, StopReason};
@@ -25,6 +26,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) item: Item,
+    /// Of an item of a document that is asked in rounds.
+    pub(super) ticket: Option<Arc<Ticket>>,
 }
 
 /// What all runners share.
@@ -37,12 +40,13 @@ pub(super) struct Shared {
 }
 
 /// Runs stage `at` until its channel is closed and empty, or the run stops. Holding `edges` keeps the channels of
-/// the stages below open; they close when this returns.
+/// the stages below open, and holding `entrance` the gate; they close when this returns.
 pub(super) async fn run_stage(
     shared: Arc<Shared>,
     at: usize,
     mut items: mpsc::Receiver<Delivery>,
     edges: Vec<mpsc::Sender<Delivery>>,
+    entrance: Option<Entrance>,
 ) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let progress = &shared.progress.stages[at];
@@ -55,11 +59,13 @@ pub(super) async fn run_stage(
             () = shared.stop.wait() => break,
             item = items.recv(), if tasks.len() < node.concurrency.max(1) => match item {
                 None => break,
-                Some(Delivery { item }) => {
+                Some(delivery) => {
+                    let item = &delivery.item;
                     let span = tracing::debug_span!(
                         "item", stage = %node.name, item = %item.key.id.short(), document = item.payload.document_name());
-                    let (shared, edges) = (Arc::clone(&shared), edges.clone());
-                    tasks.spawn(async move { process(&shared, at, item, &edges).await }.instrument(span));
+                    let (shared, edges, entrance) = (Arc::clone(&shared), edges.clone(), entrance.clone());
+                    let task = async move { process(&shared, at, delivery, &edges, entrance.as_ref()).await };
+                    tasks.spawn(task.instrument(span));
                 }
             },
         }
@@ -82,13 +88,20 @@ fn flatten(ended: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Re
 }
 
 /// Takes one item to its end.
-async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Delivery>]) -> Result<(), EngineError> {
+async fn process(
+    shared: &Shared,
+    at: usize,
+    delivery: Delivery,
+    edges: &[mpsc::Sender<Delivery>],
+    entrance: Option<&Entrance>,
+) -> Result<(), EngineError> {
+    let Delivery { item, ticket } = delivery;
     let node = &shared.flow.nodes[at];
     let began = Instant::now();
     let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
     let (ending, children) = match result {
         Ok(Outcome::Emit { children, warnings, notes }) => {
-            let children = number(&item.key, &node.fingerprint, children);
+            let children = number(&item.key, &node.identity, children);
             match children.iter().try_for_each(crate::store::fits) {
                 Ok(()) => (Ending::Done(Done { children: children.len() as u32, warnings, notes }), children),
                 Err(error) => {
@@ -127,8 +140,19 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<D
     progress.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
 
     let _sending = Counted::in_(&progress.sending);
+    let gate = shared.flow.gate.as_ref();
+    if let (Some(entrance), Some(gate)) = (entrance, gate)
+        && (at == gate.from || below.is_empty())
+    {
+        // What waits for its turn is delivered by the gate. A document may be complete with an item that has no
+        // children, too.
+        entrance.bring(item.key.lineage.root(), &shared.stop).await;
+    }
     for child in below {
         for (edge, to) in edges.iter().zip(&node.consumers) {
+            if gate.is_some_and(|gate| gate.delivers_to(*to)) {
+                continue;
+            }
             // An item done anew makes children that the stages below know already: done, or waiting for the feeder.
             if shared.store.pending_since(&shared.flow.key(*to), &child.key)? != Some(epoch) {
                 continue;
@@ -138,7 +162,7 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<D
             tokio::select! {
                 biased;
                 () = shared.stop.wait() => return Ok(()),
-                sent = edge.send(Delivery { item }) => if sent.is_err() {
+                sent = edge.send(Delivery { item, ticket: ticket.clone() }) => if sent.is_err() {
                     // The stage below has ended early, which it does only when the run stops.
                     return Ok(());
                 },
@@ -171,7 +195,7 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
 }
 
 /// Gives children their places and ids, which follow from the parent, the stage and the ordinal alone.
-fn number(
+pub(super) fn number(
     parent: &ItemKey,
     fingerprint: &crate::model::Fingerprint,
     children: Vec<crate::model::Payload>,

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod record;
 pub mod stage;
 pub mod store;
+pub mod target;
 pub mod text;
 
 pub use error::{ErrorClass, LlmError, StageError, StoreError};

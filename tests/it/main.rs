@@ -16,3 +16,5 @@ mod memory;
 mod pdfs;
 mod redo;
 mod samples;
+mod status;
+mod target;

@@ -77,7 +77,27 @@ fn status() -> Status {
 fn the_screen_fits_eighty_columns_and_says_it_all() {
     let text = render(&status(), "state/medicaid", Some(Duration::from_secs(1)));
     assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
-    insta::assert_snapshot!(text, @"");
+    insta::assert_snapshot!(text, @r"
+    medicaid-qa-6028ac5e8fe4: running, about 2 h 5 min to go (90%: 1 h 50 min to 2 h
+    30 min)
+    state/medicaid, attempt 3 for 1 h 0 min, process 4711 on node7
+
+    stage            done rejected   dead   waiting in flight    /min overall queue
+    extract         1,000        0      0        98         2   1,235    40.3   50%
+    generate-w…   123,456        0      0    45,582        96   1,235    40.3   50%
+
+    limited by http://node9:8000/v1: all 64 slots are in use 98% of the time, and 35
+      requests wait for one
+    over this attempt's time: http://node9:8000/v1 93%
+
+    model meta-llama/Llama-3.1-70B-Instruct: 64 of 64 slots in use, 35 waiting;
+      1,234,567 answers, 2,000,000,000 prompt and 300,000,000 completion tokens (75%
+      of the prompts' from the server's cache)
+
+    last errors of this attempt
+      10:59:12 17×, waited out: model http_503: http://node9:8000/v1 says 503:
+        overloaded
+    ");
 }
 
 #[test]
