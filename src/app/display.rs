@@ -29,7 +29,7 @@ impl Display {
         };
         let bar = |name: &str| {
             let bar = all.add(ProgressBar::new(0));
-            bar.set_style(style("{prefix:11!} [{bar:20}] {msg}"));
+            bar.set_style(style("{prefix:11!} [{bar:20}] {wide_msg}"));
             bar.set_prefix(name.to_owned());
             bar
         };

@@ -423,10 +423,19 @@ fn summary(args: &RunArgs, plan: &Plan, state: &State, exported: &Exported, took
             "Average marks: clarity {clarity:.2}, accuracy {accuracy:.2}, relevance {relevance:.2}, overall {overall:.2}."
         );
     }
-    let rejected: u64 = exported.rejected.values().sum();
+    let by: Vec<String> =
+        exported.rejected.iter().filter(|(check, _)| *check != "target").map(|(c, n)| format!("{c} {n}")).collect();
+    let aside = exported.rejected.get("target").copied().unwrap_or(0);
+    let rejected: u64 = exported.rejected.values().sum::<u64>() - aside;
     if rejected > 0 {
-        let by: Vec<String> = exported.rejected.iter().map(|(check, n)| format!("{check} {n}")).collect();
         let _ = writeln!(w, "{} refused by checks: {}.", grouped(rejected), by.join(", "));
+    }
+    if aside > 0 {
+        let _ = writeln!(
+            w,
+            "{} set aside by the target: passages not asked, and pairs beyond what is wanted.",
+            grouped(aside)
+        );
     }
     let dead: u64 = exported.dead.values().sum();
     if dead > 0 {

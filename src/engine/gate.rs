@@ -26,8 +26,10 @@ use crate::model::target::Next;
 use crate::model::{DocumentHash, Item, Payload};
 use crate::telemetry::metrics;
 
-/// The most refusals in one commit.
+/// The most items that are ended in one commit.
 const BATCH: usize = 500;
+/// The most documents that are taken in at once.
+const REQUESTS: usize = 64;
 
 /// The documents of which nothing is under way any more, and how many tickets are out.
 #[derive(Debug, Default)]
@@ -109,7 +111,8 @@ pub(super) struct Keeper {
     commit: Arc<dyn Commit>,
     stop: Stop,
     progress: Arc<Progress>,
-    senders: Vec<mpsc::Sender<Delivery>>,
+    /// Of the held stages alone: whoever holds a stage's sender keeps it from ending.
+    senders: HashMap<usize, mpsc::Sender<Delivery>>,
     requests: mpsc::Receiver<(DocumentHash, OwnedSemaphorePermit)>,
     quiet: Arc<Quiet>,
     /// The documents that are open.
@@ -121,6 +124,23 @@ struct Open {
     /// How many of its passages, in their order, were delivered in this attempt or had ended before.
     delivered: u32,
     permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What was decided of some documents, on its way to the store.
+#[derive(Default)]
+struct Decided {
+    changes: Vec<Change>,
+    /// Stage and outcome of each.
+    ended: Vec<(usize, &'static str)>,
+}
+
+impl Decided {
+    fn finish(&mut self, flow: &Flow, at: usize, key: &ItemKey, ending: Ending, child: Option<Payload>) {
+        self.ended.push((at, ending.name()));
+        let children = number(key, &flow.nodes[at].identity, child.into_iter().collect());
+        let (stage, key) = (flow.key(at), key.clone());
+        self.changes.push(Change::Finish { stage, key, ending, children, consumers: Vec::new() });
+    }
 }
 
 impl Keeper {
@@ -135,7 +155,7 @@ impl Keeper {
         senders: &[mpsc::Sender<Delivery>],
     ) -> (Self, Entrance) {
         let room: usize = gate.held.iter().map(|at| flow.nodes[*at].concurrency + flow.nodes[*at].buffer).sum();
-        let (sender, requests) = mpsc::channel(1);
+        let (sender, requests) = mpsc::channel(REQUESTS);
         let quiet = Arc::new(Quiet::default());
         let permits = Arc::new(Semaphore::new(room.clamp(1, Semaphore::MAX_PERMITS)));
         let entrance = Entrance { requests: sender, permits, quiet: Arc::clone(&quiet) };
@@ -146,7 +166,7 @@ impl Keeper {
             commit: Arc::clone(commit),
             stop: stop.clone(),
             progress: Arc::clone(progress),
-            senders: senders.to_vec(),
+            senders: gate.held.iter().map(|at| (*at, senders[*at].clone())).collect(),
             requests,
             quiet,
             open: HashMap::new(),
@@ -157,22 +177,24 @@ impl Keeper {
     /// Works until nothing can come any more: nobody is left who could bring a document, and nothing is under way.
     pub(super) async fn run(mut self) -> Result<(), EngineError> {
         let mut closed = false;
+        let mut brought = Vec::new();
         loop {
+            let stop = self.stop.clone();
             tokio::select! {
                 biased;
-                () = self.stop.wait() => return Ok(()),
+                () = stop.wait() => return Ok(()),
                 () = self.quiet.changed.notified() => {
-                    for document in self.quiet.take() {
-                        self.step(document).await?;
-                    }
+                    let documents = self.quiet.take();
+                    self.look_at(documents).await?;
                 }
-                request = self.requests.recv(), if !closed => match request {
-                    None => closed = true,
-                    Some((document, permit)) => {
+                n = self.requests.recv_many(&mut brought, REQUESTS), if !closed => {
+                    closed = n == 0;
+                    let documents: HashSet<DocumentHash> = brought.iter().map(|(document, _)| *document).collect();
+                    for (document, permit) in brought.drain(..) {
                         self.open.entry(document).or_default().permit.get_or_insert(permit);
-                        self.step(document).await?;
                     }
-                },
+                    self.look_at(documents).await?;
+                }
             }
             if closed && self.quiet.is_over() {
                 return Ok(());
@@ -180,88 +202,34 @@ impl Keeper {
         }
     }
 
-    /// Does what comes next for a document.
-    async fn step(&mut self, document: DocumentHash) -> Result<(), EngineError> {
-        let found = survey(&self.flow, &self.gate, self.store.as_ref(), &document)?;
-        if !found.complete {
-            // The stage above brings it again when it is done with it.
-            self.open.remove(&document);
-            return Ok(());
-        }
-        self.decide(&found).await?;
-        if found.ended {
-            self.open.remove(&document);
-            return Ok(());
-        }
-        let open = self.open.entry(document).or_default();
-        let new: Vec<_> = found.open.into_iter().filter(|(place, ..)| *place >= open.delivered).collect();
-        open.delivered =
-            new.iter().map(|(place, ..)| place + 1).max().unwrap_or(0).max(open.delivered).max(found.asked);
-        let ticket = self.quiet.ticket(document);
-        for (_, node, key) in new {
-            let Some(output) = self.store.output(&self.flow.key(self.gate.from), &key)? else {
-                tracing::warn!(
-                    "item {} of stage `{}` waits for what it carries to be made again",
-                    key.id.short(),
-                    self.flow.nodes[node].name
-                );
+    /// Does what comes next for some documents. What was decided of them goes into one commit: while it is written
+    /// others report, so the number of commits does not grow with that of the documents.
+    async fn look_at(&mut self, documents: HashSet<DocumentHash>) -> Result<(), EngineError> {
+        let mut decided = Decided::default();
+        let mut over = Vec::new();
+        let mut deliveries = Vec::new();
+        for document in documents {
+            let found = survey(&self.flow, &self.gate, self.store.as_ref(), &document)?;
+            if !found.complete {
+                // The stage above brings it again when it is done with it.
+                self.open.remove(&document);
                 continue;
-            };
-            let item = Item { key, payload: output.payload, priority: self.flow.nodes[node].depth };
-            let delivery = Delivery { item, ticket: Some(Arc::clone(&ticket)) };
-            tokio::select! {
-                biased;
-                () = self.stop.wait() => return Ok(()),
-                sent = self.senders[node].send(delivery) => if sent.is_err() {
-                    return Ok(());
-                },
+            }
+            self.decide(&found, &mut decided)?;
+            if found.ended {
+                over.push(document);
+                continue;
+            }
+            let open = self.open.entry(document).or_default();
+            let new: Vec<_> = found.open.into_iter().filter(|(place, ..)| *place >= open.delivered).collect();
+            let furthest = new.iter().map(|(place, ..)| place + 1).max().unwrap_or(0);
+            open.delivered = open.delivered.max(furthest).max(found.asked);
+            // A ticket for nothing would report at once, and again and again.
+            if !new.is_empty() {
+                deliveries.push((self.quiet.ticket(document), new));
             }
         }
-        Ok(())
-    }
-
-    /// Ends what was decided: pairs that are kept, pairs too many, passages that are never asked.
-    async fn decide(&self, found: &Survey) -> Result<(), EngineError> {
-        let mut changes = Vec::new();
-        let mut ended: Vec<(usize, &'static str)> = Vec::new();
-        let (keeper, node) = (self.gate.keeper, &self.flow.nodes[self.gate.keeper]);
-        let mut finish = |at: usize, key: &ItemKey, ending: Ending, payload: Option<Payload>| {
-            ended.push((at, ending.name()));
-            let children = payload.map(|payload| number(key, &self.flow.nodes[at].identity, vec![payload]));
-            let (stage, key, children) = (self.flow.key(at), key.clone(), children.unwrap_or_default());
-            changes.push(Change::Finish { stage, key, ending, children, consumers: Vec::new() });
-        };
-        for key in &found.keep {
-            if let Some(payload) = self.carried(key)? {
-                finish(keeper, key, Ending::Done(Done { children: 1, ..Done::default() }), Some(payload));
-            }
-        }
-        if let Some((end, standing)) = &found.end {
-            let target = &self.gate.target;
-            let met = format!("{0} of {0} accepted", target.accepted);
-            let wanted = format!("at most {} accepted pairs of a document", target.accepted);
-            let refused = |value: &str, rule: &str, evidence: Option<Payload>| {
-                let (value, rule) = (value.to_owned(), rule.to_owned());
-                Ending::Rejected(Rejection { check: CHECK.into(), value, rule, evidence: evidence.map(Box::new) })
-            };
-            for key in &found.surplus {
-                if let Some(payload) = self.carried(key)? {
-                    finish(keeper, key, refused(&met, &wanted, Some(payload)), None);
-                }
-            }
-            let (value, rule) = if *end == Next::Capped {
-                let value = format!("{} candidates made, {} accepted", standing.candidates, standing.accepted);
-                (value, format!("at most {} candidates of a document", target.candidates))
-            } else {
-                (met, wanted.clone())
-            };
-            // A passage that a part of an earlier commit refused already is no longer waiting.
-            for (at, key) in &found.unasked {
-                finish(*at, key, refused(&value, &rule, None), None);
-            }
-            tracing::debug!(?end, ?standing, "a document has ended; `{}` is done with it", node.name);
-        }
-        let mut changes = changes.into_iter();
+        let mut changes = decided.changes.into_iter();
         loop {
             let batch: Vec<Change> = changes.by_ref().take(BATCH).collect();
             if batch.is_empty() {
@@ -269,9 +237,73 @@ impl Keeper {
             }
             self.commit.commit(batch).await?;
         }
-        for (at, outcome) in ended {
+        for (at, outcome) in decided.ended {
             metrics::item_decided(&self.flow.nodes[at].name, outcome);
             self.progress.stages[at].ended.fetch_add(1, Ordering::Relaxed);
+        }
+        for document in over {
+            self.open.remove(&document);
+        }
+        for (ticket, items) in deliveries {
+            for (_, node, key) in items {
+                if !self.deliver(&ticket, node, key).await? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers one item to a held stage; false if the run stops.
+    async fn deliver(&self, ticket: &Arc<Ticket>, node: usize, key: ItemKey) -> Result<bool, EngineError> {
+        let Some(output) = self.store.output(&self.flow.key(self.gate.from), &key)? else {
+            tracing::warn!(
+                "item {} of stage `{}` waits for what it carries to be made again",
+                key.id.short(),
+                self.flow.nodes[node].name
+            );
+            return Ok(true);
+        };
+        let item = Item { key, payload: output.payload, priority: self.flow.nodes[node].depth };
+        let delivery = Delivery { item, ticket: Some(Arc::clone(ticket)) };
+        let Some(sender) = self.senders.get(&node) else { return Ok(false) };
+        Ok(tokio::select! {
+            biased;
+            () = self.stop.wait() => false,
+            sent = sender.send(delivery) => sent.is_ok(),
+        })
+    }
+
+    /// Adds what was decided of a document: pairs that are kept, pairs too many, passages that are never asked.
+    fn decide(&self, found: &Survey, decided: &mut Decided) -> Result<(), EngineError> {
+        let keeper = self.gate.keeper;
+        for key in &found.keep {
+            if let Some(payload) = self.carried(key)? {
+                let ending = Ending::Done(Done { children: 1, ..Done::default() });
+                decided.finish(&self.flow, keeper, key, ending, Some(payload));
+            }
+        }
+        let Some((end, standing)) = &found.end else { return Ok(()) };
+        let target = &self.gate.target;
+        let met = format!("{0} of {0} accepted", target.accepted);
+        let wanted = format!("at most {} accepted pairs of a document", target.accepted);
+        let refused = |value: &str, rule: &str, evidence: Option<Payload>| {
+            let (value, rule) = (value.to_owned(), rule.to_owned());
+            Ending::Rejected(Rejection { check: CHECK.into(), value, rule, evidence: evidence.map(Box::new) })
+        };
+        for key in &found.surplus {
+            if let Some(payload) = self.carried(key)? {
+                decided.finish(&self.flow, keeper, key, refused(&met, &wanted, Some(payload)), None);
+            }
+        }
+        let (value, rule) = if *end == Next::Capped {
+            let value = format!("{} candidates made, {} accepted", standing.candidates, standing.accepted);
+            (value, format!("at most {} candidates of a document", target.candidates))
+        } else {
+            (met, wanted)
+        };
+        for (at, key) in &found.unasked {
+            decided.finish(&self.flow, *at, key, refused(&value, &rule, None), None);
         }
         Ok(())
     }

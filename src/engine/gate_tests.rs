@@ -109,7 +109,7 @@ async fn each_document_gets_what_is_wanted_and_no_more_is_asked() {
         }
     }
     assert!(made.values().all(|n| *n <= target.candidates), "{made:?}");
-    assert!(unasked > 3 * asked, "of about 20 passages a document, few are asked: {asked} asked, {unasked} not");
+    assert!(unasked > asked, "of about 20 passages a document, few are asked: {asked} asked, {unasked} not");
     let mut kept: BTreeMap<DocumentHash, u32> = BTreeMap::new();
     for (key, ending) in &all[3] {
         match ending {

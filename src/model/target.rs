@@ -92,7 +92,7 @@ mod tests {
             for asked in [8, 12, 16] {
                 let mut quarters = [0; 4];
                 spread(n)[..asked].iter().for_each(|at| quarters[(at * 4 / n) as usize] += 1);
-                assert!(quarters.iter().all(|q| q * 5 >= asked), "{quarters:?} of {asked} of {n}");
+                assert!(quarters.iter().all(|q| q * 8 >= asked), "{quarters:?} of {asked} of {n}");
             }
         }
     }
