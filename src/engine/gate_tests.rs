@@ -171,6 +171,9 @@ proptest! {
                 });
                 engine.run(documents(n)).await.unwrap();
                 stopper.abort();
+                // What was given to the writer is in the store before the next attempt begins, as after a run's end.
+                drop(engine);
+                tokio::task::spawn_blocking(move || stopped.writer.join()).await.unwrap().unwrap();
             }
             let resumed = run_to_the_end(&store, gated(target, passages, concurrency, 0), n).await;
             assert_eq!(endings(&whole), endings(&resumed));

@@ -132,11 +132,12 @@ pub(super) fn flow(stages: Vec<Declared>) -> Flow {
 pub(super) struct Bench {
     pub(super) engine: Arc<Engine>,
     pub(super) store: Arc<MemoryStore>,
+    pub(super) writer: std::thread::JoinHandle<()>,
 }
 
 pub(super) fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
     let dynamic: Arc<dyn Store> = store.clone();
-    let (committer, _) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
+    let (committer, writer) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
     let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::default()));
     let engine = Engine {
         flow: Arc::new(flow),
@@ -146,7 +147,7 @@ pub(super) fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
         grace: Duration::from_secs(5),
         progress,
     };
-    Bench { engine: Arc::new(engine), store }
+    Bench { engine: Arc::new(engine), store, writer }
 }
 
 pub(super) fn documents(n: u32) -> impl futures::Stream<Item = Result<Document, String>> + Send + Unpin + 'static {
@@ -339,7 +340,7 @@ async fn a_stop_drains_what_is_in_hand_and_leaves_the_rest_pending() {
 async fn what_does_not_end_within_the_grace_stays_pending() {
     let held = Fan { gate: Arc::new(Semaphore::new(0)), ..Fan::free(1) };
     let begun = held.begun.clone();
-    let Bench { engine, store } = bench(flow(vec![(Arc::new(held), vec![], 4, 2)]), Arc::new(MemoryStore::new()));
+    let Bench { engine, store, .. } = bench(flow(vec![(Arc::new(held), vec![], 4, 2)]), Arc::new(MemoryStore::new()));
     let engine = Arc::new(Engine { grace: Duration::from_millis(50), ..Arc::into_inner(engine).unwrap() });
     let running = tokio::spawn({
         let engine = Arc::clone(&engine);

@@ -46,7 +46,7 @@ fn tally(place: &Place, out: &str) -> BTreeMap<String, Tally> {
     }
     for row in rows("rejected.jsonl").iter().chain(&rows("dead_letters.jsonl")) {
         let of = tallies.entry(row["source_document"].as_str().unwrap().into()).or_default();
-        match (row["stage"].as_str().unwrap(), row["check"].as_str()) {
+        match (row["stage"].as_str().unwrap(), row["rejected_by"].as_str()) {
             ("generate", Some("target")) => of.unasked += 1,
             ("generate", _) => {}
             _ => of.candidates += 1,
