@@ -48,8 +48,8 @@ fn tally(place: &Place, out: &str) -> BTreeMap<String, Tally> {
         let of = tallies.entry(row["source_document"].as_str().unwrap().into()).or_default();
         match (row["stage"].as_str().unwrap(), row["rejected_by"].as_str()) {
             ("generate", Some("target")) => of.unasked += 1,
-            ("generate", _) => {}
-            _ => of.candidates += 1,
+            ("validate" | "score" | "target", _) => of.candidates += 1,
+            _ => {}
         }
     }
     tallies
