@@ -18,3 +18,5 @@ mod nvml;
 mod pdfs;
 mod redo;
 mod samples;
+mod status;
+mod target;
