@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod export;
 pub mod failures;
 pub mod model_pull;
+mod observe;
 pub mod progress;
 pub mod run;
 pub mod signals;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::observe::{self, Observer};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
@@ -71,10 +72,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
-    if let Some(address) = loaded.run.prometheus {
-        crate::telemetry::exporter::start(address).map_err(UsageError)?;
-        tracing::info!("metrics at http://{address}/metrics");
-    }
+    let mut observer = Observer::listen(&loaded.run.targets).await?;
     let (committer, writer) = Committer::start(state.store(), state.lease()).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
@@ -100,6 +98,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         backend: model.backend.clone(),
         stop: stop.clone(),
     };
+    if let Some(observer) = &mut observer {
+        observer.announce(&plan, &state.dir, args.shard, &attempt)?;
+        observer.watch(&plan, &state.dir, state.store(), &model.backend);
+    }
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
     // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
@@ -135,7 +137,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    finish(&args, &state, &plan, &watch, ended, &out)
+    let finished = finish(&args, &state, &plan, &watch, ended, &out);
+    if let Some(observer) = observer {
+        observer.end(&plan, state.store.as_ref()).await;
+    }
+    finished
 }
 
 /// The documents that the run is given: the command line's, else the configuration's.
@@ -261,8 +267,6 @@ impl Watch {
         let endpoints = self.backend.status();
         let sum = |of: fn(&EndpointStatus) -> u64| endpoints.iter().map(of).sum::<u64>();
         let (in_flight, slots, waiting) = (sum(|e| e.in_flight), sum(|e| e.limit), sum(|e| e.waiting));
-        crate::telemetry::metrics::model_level(in_flight as usize, slots as usize);
-        self.progress.publish(self.plan.nodes.iter().map(|node| node.name.as_str()));
         let model = ModelStatus {
             name: self.plan.model.clone(),
             in_flight,
@@ -271,7 +275,9 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)
+        let status = progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        observe::publish(&self.plan, &status);
+        Ok(status)
     }
 
     async fn keep(self) {

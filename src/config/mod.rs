@@ -18,6 +18,7 @@ mod overrides;
 mod pipeline;
 pub mod reference;
 mod run;
+mod telemetry_targets;
 mod yaml;
 
 pub use env::Lookup;
@@ -25,6 +26,7 @@ pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, Struct
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};
 pub use run::{Environment, RunConfig, StoreConfig};
+pub use telemetry_targets::TelemetryTargets;
 
 use overrides::{Override, Target};
 

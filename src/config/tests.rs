@@ -116,7 +116,12 @@ fn defaults_hold() {
             cache_mb: 64,
             lease: 60s,
         },
-        prometheus: None,
+        targets: TelemetryTargets {
+            prometheus: None,
+            file_sd: None,
+            pushgateway: None,
+            vllm_metrics: false,
+        },
     }
     "#);
 }
@@ -229,9 +234,14 @@ telemetry: {prometheus: "127.0.0.1:9464"}
             cache_mb: 128,
             lease: 30s,
         },
-        prometheus: Some(
-            127.0.0.1:9464,
-        ),
+        targets: TelemetryTargets {
+            prometheus: Some(
+                127.0.0.1:9464,
+            ),
+            file_sd: None,
+            pushgateway: None,
+            vllm_metrics: false,
+        },
     }
     configs/run.yaml:13: llm.endpoints.1.base_url does not end in /v1, as it does with most servers: check it
     "#);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use futures::Stream;
@@ -267,19 +267,5 @@ impl Engine {
             counts.insert(node.name.clone(), self.store.counts(&self.flow.key(at))?);
         }
         Ok(counts)
-    }
-}
-
-impl Progress {
-    /// Publishes the levels of all stages as metrics; called once a second or so.
-    pub fn publish<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        for (name, stage) in names.zip(&self.stages) {
-            crate::telemetry::metrics::stage_level(
-                name,
-                stage.in_flight.load(Ordering::Relaxed),
-                stage.queued.load(Ordering::Relaxed),
-                stage.capacity.load(Ordering::Relaxed),
-            );
-        }
     }
 }

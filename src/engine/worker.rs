@@ -13,7 +13,7 @@ use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
 use crate::model::store::{Commit, Store};
 use crate::model::{ErrorClass, Item, ItemId, Outcome, StageError};
-use crate::telemetry::metrics;
+use crate::telemetry::{log, metrics};
 
 /// First and longest wait before an item is tried again after a transient fault that reached the engine. (Faults of
 /// the model are waited out below, in the model's own client.)
@@ -51,8 +51,8 @@ pub(super) async fn run_stage(
             item = items.recv(), if tasks.len() < node.concurrency.max(1) => match item {
                 None => break,
                 Some(item) => {
-                    let span = tracing::debug_span!(
-                        "item", stage = %node.name, item = %item.key.id.short(), document = item.payload.document_name());
+                    let id = item.key.id.short();
+                    let span = log::item_span(&node.name, &id, item.payload.document_name());
                     let (shared, edges) = (Arc::clone(&shared), edges.clone());
                     tasks.spawn(async move { process(&shared, at, item, &edges).await }.instrument(span));
                 }
@@ -80,6 +80,7 @@ fn flatten(ended: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Re
 async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Item>]) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let began = Instant::now();
+    metrics::item_taken(&node.name);
     let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
     let (ending, children) = match result {
         Ok(Outcome::Emit { children, warnings, notes }) => {
@@ -94,22 +95,26 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
         }
         Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
         Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
-            tracing::error!(stage = %node.name, label, "{reason}");
+            tracing::error!(label, "{reason}");
             shared.stop.request(StopReason::Fatal(reason));
             return Ok(());
         }
         Err(StageError { label, reason, attempts, raw, .. }) => {
-            tracing::warn!(stage = %node.name, document = item.payload.document_name(), label, "given up: {reason}");
+            tracing::warn!(label, "given up: {reason}");
             (Ending::Dead(DeadLetter { label, reason, attempts, raw }), Vec::new())
         }
     };
-    let outcome = ending.name();
+    let ended = match &ending {
+        Ending::Done(done) => metrics::Ended::Done(u64::from(done.children)),
+        Ending::Rejected(rejection) => metrics::Ended::Rejected(rejection.check.clone()),
+        Ending::Dead(letter) => metrics::Ended::Dead(letter.label.clone()),
+    };
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
     let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
     let epoch = shared.commit.commit(vec![change]).await?;
     let took = began.elapsed();
-    metrics::item_ended(&node.name, outcome, took);
+    metrics::item_ended(&node.name, &ended, took);
     let progress = &shared.progress.stages[at];
     progress.ended.fetch_add(1, Ordering::Relaxed);
     progress.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
@@ -143,8 +148,8 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
         match node.stage.process(item).await {
             Err(error) if error.class == ErrorClass::Interrupted => return None,
             Err(error) if error.class == ErrorClass::Transient => {
-                metrics::item_retried(&node.name);
-                tracing::warn!(stage = %node.name, label = error.label, "trying again in {wait:?}: {}", error.reason);
+                metrics::item_retried(&node.name, &error.label);
+                tracing::warn!(label = error.label, "trying again in {wait:?}: {}", error.reason);
                 tokio::select! {
                     () = shared.stop.wait() => return None,
                     () = tokio::time::sleep(wait) => {}
