@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench
+.PHONY: help build demo test check crash memory adaptive outage bench test-prometheus
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make test-prometheus  a real Prometheus reads a run; every expression of dashboards and rules is evaluated"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -45,6 +46,9 @@ adaptive:
 
 outage:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage
+
+test-prometheus:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture --test-threads 1 prometheus::
 
 bench: build
 	$(QAFLOW) bench flow --all

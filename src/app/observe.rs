@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
@@ -13,6 +14,7 @@ use super::build::Backend;
 use super::progress::{Attempt, Status};
 use super::state::host;
 use crate::config::TelemetryTargets;
+use crate::engine::Progress;
 use crate::llm::endpoints::{EndpointStatus, Endpoints};
 use crate::llm::server_figures::ServerFigures;
 use crate::model::plan::Plan;
@@ -40,7 +42,20 @@ pub(super) struct Observer {
     labels: Option<TargetLabels>,
     announced: Option<TargetFile>,
     state: PathBuf,
+    figures: Option<Figures>,
     tasks: JoinSet<()>,
+}
+
+/// What is looked at now and then.
+#[derive(Clone)]
+struct Figures {
+    plan: Plan,
+    store: Arc<dyn Store>,
+    progress: Arc<Progress>,
+    /// Documents listed, those of other shares included.
+    listed: u64,
+    /// Among how many the corpus is divided.
+    shares: u64,
 }
 
 impl Observer {
@@ -68,6 +83,7 @@ impl Observer {
             labels: None,
             announced: None,
             state: PathBuf::new(),
+            figures: None,
             tasks: JoinSet::new(),
         }))
     }
@@ -86,6 +102,7 @@ impl Observer {
         let began = SystemTime::now() - attempt.clock.elapsed();
         let began = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         metrics::run(&plan.run_id, &plan.pipeline, &plan.model, attempt.number, began);
+        metrics::begin(plan.nodes.iter().map(|node| node.name.as_str()));
         let whole = state.canonicalize().unwrap_or_else(|_| state.to_owned());
         let labels = TargetLabels {
             run_id: plan.run_id.clone(),
@@ -104,8 +121,18 @@ impl Observer {
     }
 
     /// Keeps the figures up to date that are not worth a look every second.
-    pub(super) fn watch(&mut self, plan: &Plan, state: &Path, store: Arc<dyn Store>, backend: &Backend) {
-        let (plan, state) = (plan.clone(), state.to_owned());
+    pub(super) fn watch(
+        &mut self,
+        plan: &Plan,
+        store: Arc<dyn Store>,
+        progress: Arc<Progress>,
+        attempt: &Attempt,
+        backend: &Backend,
+    ) {
+        let shares = self.labels.as_ref().map_or(1, |labels| shares(&labels.shard));
+        let figures = Figures { plan: plan.clone(), store, progress, listed: attempt.documents_found, shares };
+        self.figures = Some(figures.clone());
+        let state = self.state.clone();
         self.tasks.spawn(async move {
             let mut ticks = interval(SLOW_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -116,10 +143,10 @@ impl Observer {
                 if size {
                     sized = Some(Instant::now());
                 }
-                let (plan, state, store) = (plan.clone(), state.clone(), Arc::clone(&store));
+                let (figures, state) = (figures.clone(), state.clone());
                 // Reads of the disk; a slow one must hold nothing else up.
                 let looked = tokio::task::spawn_blocking(move || {
-                    slow_figures(&plan, &state, store.as_ref());
+                    figures.show(&state);
                     if size {
                         metrics::state_bytes(size_of(&state));
                     }
@@ -138,10 +165,12 @@ impl Observer {
 
     /// Brings the figures up to date for the last time and hands them to the Pushgateway; the announcement is taken
     /// back.
-    pub(super) async fn end(mut self, plan: &Plan, store: &dyn Store) {
+    pub(super) async fn end(mut self) {
         self.tasks.shutdown().await;
         let (Some(gateway), Some(labels)) = (&self.targets.pushgateway, &self.labels) else { return };
-        slow_figures(plan, &self.state, store);
+        if let Some(figures) = &self.figures {
+            figures.show(&self.state);
+        }
         if let Err(error) = gateway.put(&labels.pairs(), &self.exporter.page()).await {
             tracing::warn!("telemetry.pushgateway: the final metrics were not taken: {error}");
         }
@@ -157,7 +186,6 @@ pub(super) fn publish(plan: &Plan, status: &Status) {
     for endpoint in &status.model.endpoints {
         metrics::endpoint_level(&endpoint.url, level(endpoint));
     }
-    metrics::documents_found(status.documents_found);
     metrics::eta(match status.phase {
         super::progress::Phase::Finished => Some(0.0),
         _ => status.eta_seconds,
@@ -193,19 +221,36 @@ fn pairs(plan: &Plan, status: &Status) -> [u64; 4] {
     totals
 }
 
-fn slow_figures(plan: &Plan, state: &Path, store: &dyn Store) {
+/// Among how many a share, as in `0/8`, divides the corpus.
+fn shares(shard: &str) -> u64 {
+    shard.rsplit_once('/').and_then(|(_, count)| count.parse().ok()).unwrap_or(1)
+}
+
+impl Figures {
+    fn show(&self, state: &Path) {
+        show_disk(state);
+        match documents(&self.plan, self.store.as_ref()) {
+            Ok((known, done)) => {
+                // Which of the documents belong to a share is known when all were read.
+                let ended = self.progress.source_ended.load(Ordering::Relaxed);
+                let about = if ended { 0 } else { self.listed.div_ceil(self.shares) };
+                metrics::documents_found(about.max(known));
+                metrics::documents_done(done);
+            }
+            Err(error) => tracing::debug!("the documents cannot be counted: {error}"),
+        }
+    }
+}
+
+fn show_disk(state: &Path) {
     match rustix::fs::statvfs(state) {
         Ok(fs) => metrics::disk(fs.f_bavail * fs.f_frsize, fs.f_blocks * fs.f_frsize),
         Err(error) => tracing::debug!("the disk of {} cannot be looked at: {error}", state.display()),
     }
-    match documents_done(plan, store) {
-        Ok(done) => metrics::documents_done(done),
-        Err(error) => tracing::debug!("the documents cannot be counted: {error}"),
-    }
 }
 
-/// Documents that came in and of which no stage has anything to do any more.
-fn documents_done(plan: &Plan, store: &dyn Store) -> Result<u64, StoreError> {
+/// Documents that came in, and those of them of which no stage has anything to do any more.
+fn documents(plan: &Plan, store: &dyn Store) -> Result<(u64, u64), StoreError> {
     let mut known = 0;
     let mut open = std::collections::HashSet::new();
     for (at, node) in plan.nodes.iter().enumerate() {
@@ -223,7 +268,7 @@ fn documents_done(plan: &Plan, store: &dyn Store) -> Result<u64, StoreError> {
             after = Some(ItemKey { lineage: last, id: ItemId([0xff; 32]) });
         }
     }
-    Ok(known.saturating_sub(open.len() as u64))
+    Ok((known, known.saturating_sub(open.len() as u64)))
 }
 
 /// The bytes of all files in a folder and below; what cannot be read does not count.
@@ -266,6 +311,11 @@ fn grown(before: Option<&ServerFigures>, now: &ServerFigures) -> [u64; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_counted() {
+        assert_eq!(["0/1", "3/8", "odd"].map(shares), [1, 8, 1]);
+    }
 
     #[test]
     fn a_server_that_starts_again_counts_from_zero() {

@@ -100,7 +100,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     };
     if let Some(observer) = &mut observer {
         observer.announce(&plan, &state.dir, args.shard, &attempt)?;
-        observer.watch(&plan, &state.dir, state.store(), &model.backend);
+        observer.watch(&plan, state.store(), Arc::clone(&progress), &attempt, &model.backend);
     }
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
@@ -139,7 +139,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
     let finished = finish(&args, &state, &plan, &watch, ended, &out);
     if let Some(observer) = observer {
-        observer.end(&plan, state.store.as_ref()).await;
+        observer.end().await;
     }
     finished
 }

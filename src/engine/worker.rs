@@ -12,7 +12,7 @@ use super::runtime::{EngineError, Flow, Progress};
 use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
 use crate::model::store::{Commit, Store};
-use crate::model::{ErrorClass, Item, ItemId, Outcome, StageError};
+use crate::model::{ErrorClass, Item, ItemId, Outcome, Payload, StageError};
 use crate::telemetry::{log, metrics};
 
 /// First and longest wait before an item is tried again after a transient fault that reached the engine. (Faults of
@@ -100,7 +100,13 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
             return Ok(());
         }
         Err(StageError { label, reason, attempts, raw, .. }) => {
-            tracing::warn!(label, "given up: {reason}");
+            // What the world says of a file is fit for the log; what is said of the model's answers quotes them.
+            if matches!(item.payload, Payload::Document(_)) {
+                tracing::warn!(label, "given up: {reason}");
+            } else {
+                tracing::warn!(label, "given up: `qaflow failures show {}` tells why", item.key.id.short());
+                tracing::debug!(label, "given up: {reason}");
+            }
             (Ending::Dead(DeadLetter { label, reason, attempts, raw }), Vec::new())
         }
     };

@@ -89,7 +89,7 @@ catalogue! {
         "Estimated time to the end; not a number while nothing can be said";
 
     DOCUMENTS_FOUND: Gauge, Count, "qaflow_documents_found", [],
-        "Documents of the input";
+        "Documents of the input; with a share about so many, until all were read";
     DOCUMENTS_DONE: Gauge, Count, "qaflow_documents_done", [],
         "Documents all of whose items have ended, over all attempts";
     PAIRS: Gauge, Count, "qaflow_pairs", ["outcome"],

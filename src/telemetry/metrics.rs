@@ -55,6 +55,28 @@ pub fn run(run_id: &str, pipeline: &str, model: &str, attempt: u64, started: f64
     gauge!(c::PROCESS_START.name).set(started);
 }
 
+/// Makes the counters of these stages, and those of the model, begin at zero: a rate does not see the first event of a
+/// series that begins with it.
+pub fn begin<'a>(stages: impl Iterator<Item = &'a str>) {
+    for stage in stages {
+        counter!(c::ITEMS_IN.name, "stage" => stage.to_owned()).increment(0);
+        counter!(c::ITEMS_EMITTED.name, "stage" => stage.to_owned()).increment(0);
+        for outcome in ["done", "rejected", "dead"] {
+            counter!(c::ITEMS.name, "stage" => stage.to_owned(), "outcome" => outcome).increment(0);
+        }
+        for metric in [c::ITEMS_REJECTED, c::ITEMS_DEAD, c::ITEMS_RETRIED] {
+            counter!(metric.name, "stage" => stage.to_owned(), "reason" => "other").increment(0);
+        }
+    }
+    for metric in [c::MODEL_RETRIES, c::ANSWERS_UNUSABLE] {
+        counter!(metric.name, "reason" => "other").increment(0);
+    }
+    for kind in ["prompt", "cached", "completion"] {
+        counter!(c::MODEL_TOKENS.name, "kind" => kind).increment(0);
+    }
+    counter!(c::JOURNAL_HITS.name).increment(0);
+}
+
 /// Seconds to the end, if anything can be said.
 pub fn eta(seconds: Option<f64>) {
     gauge!(c::ETA.name).set(seconds.unwrap_or(f64::NAN));
