@@ -141,11 +141,16 @@ class Board:
                          "hideFrom": {"legend": False, "tooltip": False, "viz": False}})
 
     def table(self, title, description, columns, key, width=24, height=8):
-        """A line for each value of the labels `key`; `columns` are (name, expression, unit, thresholds, mappings)."""
+        """A line for each value of the labels `key`; `columns` are (name, expression, unit, thresholds, mappings), and
+        one without a name brings its labels alone."""
         options = {"frameIndex": 0, "showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": key[0]}]}
-        names = {f"Value #{chr(ord('A') + i)}": column[0] for i, column in enumerate(columns)}
+        values = [f"Value #{chr(ord('A') + i)}" for i in range(len(columns))]
+        names = {value: column[0] for value, column in zip(values, columns) if column[0]}
+        hidden = {"Time": True, **{value: True for value, column in zip(values, columns) if not column[0]}}
         overrides = []
         for name, _, unit, thresholds, mappings in columns:
+            if not name:
+                continue
             properties = [{"id": "unit", "value": unit}]
             if thresholds:
                 properties += [{"id": "thresholds", "value": thresholds},
@@ -156,7 +161,7 @@ class Board:
             overrides.append({"matcher": {"id": "byName", "options": name}, "properties": properties})
         order = {name: i for i, name in enumerate(list(key) + list(names))}
         transformations = [{"id": "merge", "options": {}},
-                           {"id": "organize", "options": {"excludeByName": {"Time": True}, "indexByName": order,
+                           {"id": "organize", "options": {"excludeByName": hidden, "indexByName": order,
                                                           "renameByName": names}}]
         self.add("table", title, description, [(column[1], "") for column in columns], options, "short", width, height,
                  instant=True, custom={"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False},
@@ -200,6 +205,12 @@ def attempts(selector):
              "useValueForTime": True, "titleFormat": "attempt begins", "tagKeys": ""}]
 
 
+def latest(metric, selector, each):
+    """The sum over states of a number that only grows: of each state the latest within the range, though its process
+    may have ended or its attempts have run on several hosts."""
+    return f"sum(max {each} (max_over_time({metric}{{{selector}}}[$__range])))"
+
+
 def run():
     f = 'run_id=~"$run_id",state=~"$state"'
     board = Board("qaflow-run", "qaflow: run",
@@ -210,22 +221,25 @@ def run():
                             'label_values(qaflow_run_info{run_id=~"$run_id"}, state)')],
                   attempts(f))
     b = board
+    each = "by (run_id, state, shard)"
     b.row("Overview")
-    b.stat("Documents done", "Share of the input's documents of which nothing is left to do.",
-           f"sum(qaflow_documents_done{{{f}}}) / sum(qaflow_documents_found{{{f}}})", "percentunit", low=0, high=1)
+    b.stat("Documents done", "Share of the input's documents of which nothing is left to do. States that have ended "
+           "within the range count as they ended.",
+           f"{latest('qaflow_documents_done', f, each)} / {latest('qaflow_documents_found', f, each)}", "percentunit",
+           low=0, high=1)
     b.stat("Time to go", "Estimated time to the end of the slowest state. Empty while nothing can be said.",
            f"max(qaflow_eta_seconds{{{f}}})", "dtdurations")
     b.stat("Pairs accepted", "Pairs that passed all checks, over all attempts.",
-           f'sum(qaflow_pairs{{{f},outcome="accepted"}})')
+           latest("qaflow_pairs", f + ',outcome="accepted"', each))
     b.stat("Dead letters", "Items given up as a share of all items that came into any stage. 5% is the usual limit.",
            f'sum(qaflow_stage_items{{{f},outcome="dead"}}) / sum(qaflow_stage_items{{{f}}})', "percentunit",
            thresholds=steps((GREEN, None), (YELLOW, 0.02), (RED, 0.05)), decimals=2)
     b.stat("Endpoints up", "Model servers that answer, as a share of all.",
            f"sum(qaflow_model_endpoint_up{{{f}}}) / count(qaflow_model_endpoint_up{{{f}}})", "percentunit",
            thresholds=steps((RED, None), (YELLOW, 0.5), (GREEN, 1)))
-    b.stat("Budget", "How the projected GPU-hours stand to the budget. Empty without a budget.",
+    b.stat("Budget state", "How the projected GPU-hours stand to the budget. Empty without a budget.",
            f"max(qaflow_budget_state{{{f}}})", "none", mappings=BUDGET_STATES)
-    b.lines("Documents", "Documents done, and documents of the input.",
+    b.lines("Documents", "Documents done, and documents of the input, of the states at work.",
             [(f"sum(qaflow_documents_done{{{f}}})", "done"), (f"sum(qaflow_documents_found{{{f}}})", "input")],
             dashed=[("input", "text")])
     b.lines("Pairs", "Pairs over all attempts by what became of them.",
@@ -266,10 +280,10 @@ def run():
 
     b.row("Failures")
     b.lines("Rejected, by check", "Items that checks refused, a minute.",
-            [(f"60 * sum by (stage, reason) (rate(qaflow_items_rejected_total{{{f}}}{RATE}))", "{{reason}}")],
+            [(f"60 * sum by (reason) (rate(qaflow_items_rejected_total{{{f}}}{RATE}))", "{{reason}}")],
             "cpm", stack=True)
-    b.lines("Given up, by reason", "Dead letters of this attempt, by label.",
-            [(f"sum by (stage, reason) (qaflow_items_dead_total{{{f}}})", "{{stage}} {{reason}}")], stack=True)
+    b.lines("Given up, by reason", "Dead letters of this attempt, by label. Empty if there are none.",
+            [(f"sum by (stage, reason) (qaflow_items_dead_total{{{f}}}) > 0", "{{stage}} {{reason}}")], stack=True)
     b.lines("Share given up", "Dead letters as a share of all items of a stage, over all attempts.",
             [(f'sum by (stage) (qaflow_stage_items{{{f},outcome="dead"}}) / sum by (stage) (qaflow_stage_items{{{f}}})',
               "{{stage}}")], "percentunit")
@@ -332,16 +346,15 @@ def run():
     b.lines("GPU power", "Power that each GPU draws.",
             [(f"max by (gpu) (qaflow_gpu_power_watts{{{f}}})", "{{gpu}}")], "watt")
     b.lines("GPU temperature", "Temperature of each GPU.",
-            [(f"max by (gpu) (qaflow_gpu_temperature_celsius{{{f}}})", "{{gpu}}")], "celsius", width=6)
-    b.stat("GPUs held", "GPUs that the running attempts hold.", f"sum(qaflow_gpu_held{{{f}}})", "none", width=3,
-           height=4)
-    b.stat("Held in this attempt", "GPU-time that the running attempts have held.",
-           f"sum(qaflow_gpu_seconds_total{{{f}}})", "s", width=3, height=4)
+            [(f"max by (gpu) (qaflow_gpu_temperature_celsius{{{f}}})", "{{gpu}}")], "celsius")
+    b.stat("GPUs held", "GPUs that the running attempts hold.", f"sum(qaflow_gpu_held{{{f}}})", "none", height=8)
+    b.stat("GPU-time held", "GPU-time that was held, over all attempts of the states at work.",
+           f"sum(qaflow_gpu_seconds_total{{{f}}})", "s", height=8)
     b.stat("Energy", "Energy that the GPUs used in the running attempts.",
-           f"sum(qaflow_gpu_energy_joules_total{{{f}}})", "joule", width=4, height=4)
+           f"sum(qaflow_gpu_energy_joules_total{{{f}}})", "joule", height=8)
     b.stat("Used of budget", "GPU-hours used as a share of the budget.",
-           f"sum(qaflow_budget_used_gpu_hours{{{f}}}) / sum(qaflow_budget_gpu_hours{{{f}}})", "percentunit", width=4,
-           height=4, thresholds=steps((GREEN, None), (YELLOW, 0.9), (RED, 1)), decimals=1)
+           f"sum(qaflow_budget_used_gpu_hours{{{f}}}) / sum(qaflow_budget_gpu_hours{{{f}}})", "percentunit",
+           height=8, thresholds=steps((GREEN, None), (YELLOW, 0.9), (RED, 1)), decimals=1)
     b.lines("Budget", "GPU-hours used, projected for the whole run (expected, and the bounds of 90%), and the budget.",
             [(f"sum(qaflow_budget_used_gpu_hours{{{f}}})", "used"),
              (f"sum by (bound) (qaflow_budget_projected_gpu_hours{{{f}}})", "projected: {{bound}}"),
@@ -372,10 +385,15 @@ def run():
 def fleet():
     f = 'run_id=~"$run_id"'
     by = "by (run_id, state, shard)"
+
+    def ended(metric, more=""):
+        """The latest of each state within the range, of a number that only grows: its process may have ended."""
+        return f"max {by} (max_over_time({metric}{{{f}{more}}}[$__range]))"
+
     board = Board("qaflow-fleet", "qaflow: fleet", "All states of one or more runs side by side: shards of a corpus, "
                   "jobs of a cluster.",
                   [datasource(), variable("run_id", "Run", "Runs to show", "label_values(qaflow_run_info, run_id)")],
-                  attempts(f))
+                  attempts(f), since="now-24h")
     b = board
     b.row("All together")
     b.stat("States at work", "States whose process answers Prometheus.", f"count(qaflow_run_attempt{{{f}}})", "none")
@@ -383,32 +401,33 @@ def fleet():
            f'count(up{{job="qaflow",{f}}}) - sum(up{{job="qaflow",{f}}})', "none",
            thresholds=steps((GREEN, None), (RED, 1)))
     b.stat("Documents done", "Share of all documents of which nothing is left to do.",
-           f"sum(qaflow_documents_done{{{f}}}) / sum(qaflow_documents_found{{{f}}})", "percentunit")
+           f"{latest('qaflow_documents_done', f, by)} / {latest('qaflow_documents_found', f, by)}", "percentunit")
     b.stat("Pairs accepted", "Pairs that passed all checks, over all states and attempts.",
-           f'sum(qaflow_pairs{{{f},outcome="accepted"}})')
+           latest("qaflow_pairs", f + ',outcome="accepted"', by))
     b.stat("GPU-hours used", "GPU-hours used by all states together, over all attempts.",
-           f"sum(qaflow_budget_used_gpu_hours{{{f}}})", "none", decimals=2)
-    b.stat("Time to go", "Estimated time to the end of the slowest state.", f"max(qaflow_eta_seconds{{{f}}})",
+           latest("qaflow_budget_used_gpu_hours", f, by), "none", decimals=2)
+    b.stat("Time to the end", "Estimated time to the end of the slowest state.", f"max(qaflow_eta_seconds{{{f}}})",
            "dtdurations")
     share = steps((GREEN, None), (YELLOW, 0.02), (RED, 0.05))
-    b.table("States", "One line for each state.",
-            [("attempt", f"max {by} (qaflow_run_attempt{{{f}}})", "none", None, None),
-             ("documents", f"max {by} (qaflow_documents_found{{{f}}})", "none", None, None),
-             ("done", f"max {by} (qaflow_documents_done{{{f}}})", "none", None, None),
-             ("pairs", f'sum {by} (qaflow_pairs{{{f},outcome="accepted"}})', "none", None, None),
-             ("given up", f'sum {by} (qaflow_stage_items{{{f},outcome="dead"}}) / sum {by} (qaflow_stage_items{{{f}}})',
-              "percentunit", share, None),
+    b.table("States", "One line for each state that worked within the range. What only a running process knows is "
+            "empty for those that have ended.",
+            [("attempt", ended("qaflow_run_attempt"), "none", None, None),
+             ("documents", ended("qaflow_documents_found"), "none", None, None),
+             ("done", ended("qaflow_documents_done"), "none", None, None),
+             ("pairs", ended("qaflow_pairs", ',outcome="accepted"'), "none", None, None),
+             ("given up", f'sum {by} (max_over_time(qaflow_stage_items{{{f},outcome="dead"}}[$__range])) / '
+              f"sum {by} (max_over_time(qaflow_stage_items{{{f}}}[$__range]))", "percentunit", share, None),
              ("to go", f"max {by} (qaflow_eta_seconds{{{f}}})", "dtdurations", None, None),
              ("endpoints up", f"sum {by} (qaflow_model_endpoint_up{{{f}}}) / count {by} (qaflow_model_endpoint_up{{{f}}})",
               "percentunit", steps((RED, None), (GREEN, 1)), None),
-             ("GPU-hours", f"sum {by} (qaflow_budget_used_gpu_hours{{{f}}})", "none", None, None),
+             ("GPU-hours", ended("qaflow_budget_used_gpu_hours"), "none", None, None),
              ("budget", f"max {by} (qaflow_budget_state{{{f}}})", "none", None, BUDGET_STATES),
              ("disk free", f"min {by} (qaflow_disk_free_bytes{{{f}}})", "bytes", None, None)],
             ["run_id", "state", "shard"], height=9)
 
     b.row("Progress")
     b.bars("Documents done, by state", "Share of its documents that a state has done. The slowest decides.",
-           f"max {by} (qaflow_documents_done{{{f}}} / (qaflow_documents_found{{{f}}} > 0))", "{{state}} {{shard}}",
+           f"{ended('qaflow_documents_done')} / ({ended('qaflow_documents_found')} > 0)", "{{state}} {{shard}}",
            "percentunit", high=1)
     b.lines("Items ended", "Items ended a minute, over all stages, by state.",
             [(f"60 * sum by (state, shard) (rate(qaflow_items_total{{{f}}}{RATE}))", "{{state}} {{shard}}")], "cpm",
@@ -416,7 +435,7 @@ def fleet():
     b.lines("Waiting in the store", "Items still to do, over all stages, by state.",
             [(f'sum by (state, shard) (qaflow_stage_items{{{f},outcome="pending"}})', "{{state}} {{shard}}")],
             stack=True)
-    b.lines("Time to go", "Estimated time to the end, by state.",
+    b.lines("Time to go, by state", "Estimated time to the end of each state.",
             [(f"max by (state, shard) (qaflow_eta_seconds{{{f}}})", "{{state}} {{shard}}")], "dtdurations")
     b.timeline("Processes", "When each state's process answered Prometheus.",
                f'max by (state, shard) (up{{job="qaflow",{f}}})', "{{state}} {{shard}}", UP_STATES)
@@ -504,16 +523,16 @@ def benchmarks():
     b.row("What went wrong")
     b.bars("Given up", "Dead letters as a share of all items.",
            f"{last('qaflow_stage_items', ',outcome=' + chr(34) + 'dead' + chr(34))} / ({last('qaflow_stage_items')} > 0)",
-           "{{run_id}}", "percentunit", height=6, decimals=2, thresholds=steps((GREEN, None), (YELLOW, 0.02), (RED, 0.05)))
+           "{{run_id}}", "percentunit", width=6, height=6, decimals=2, thresholds=steps((GREEN, None), (YELLOW, 0.02), (RED, 0.05)))
     b.bars("Attempts", "Processes that the run took.", f"max by (run_id) (max_over_time(qaflow_run_attempt{{{f}}}{whole}))",
-           "{{run_id}}", "none", height=6)
+           "{{run_id}}", "none", width=6, height=6)
     b.bars("Requests that failed", "Failed model requests as a share of all.",
            f'sum by (run_id) (increase(qaflow_model_requests_total{{{f},outcome!="ok"}}{whole})) / '
            f"sum by (run_id) (increase(qaflow_model_requests_total{{{f}}}{whole}))", "{{run_id}}", "percentunit",
-           height=6, decimals=2)
+           width=6, height=6, decimals=2)
     b.bars("Most memory", "The most memory that a process of the run had resident.",
            f"max by (run_id) (max_over_time(qaflow_process_memory_peak_bytes{{{f}}}{whole}))", "{{run_id}}", "bytes",
-           height=6)
+           width=6, height=6)
     return board
 
 

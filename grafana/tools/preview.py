@@ -34,7 +34,7 @@ h1 { font-size: 18px; font-weight: 500; margin: 0 0 8px }
 .bar { display: grid; grid-template-columns: 38% 1fr 62px; gap: 6px; align-items: center; margin: 1px 0; min-height: 0 }
 .bar u { text-decoration: none; background: #22252b; height: 14px; display: block }
 .bar u s { display: block; height: 14px }
-.bar em, td.n { font-style: normal; text-align: right }
+.bar em, td.n, th.n { font-style: normal; text-align: right }
 .bar span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; text-align: right }
 table { border-collapse: collapse; width: 100%; font-size: 11px } th { text-align: left; color: #6e9fff }
 td, th { padding: 3px 6px; border-bottom: 1px solid #25272c; white-space: nowrap }
@@ -157,19 +157,22 @@ class Preview:
         rows, columns, units = {}, [], {}
         renames = panel["transformations"][1]["options"]["renameByName"]
         for target in panel["targets"]:
-            name = renames[f"Value #{target['refId']}"]
-            columns.append(name)
+            name = renames.get(f"Value #{target['refId']}")
+            columns += [name] if name else []
             for _, metric, value in self.instant(target):
                 key = tuple(metric.get(label, "") for label in ("run_id", "state", "shard"))
                 row = rows.setdefault(key, {"labels": {}})
                 row["labels"].update({k: v for k, v in metric.items() if k != "__name__"})
-                row[name] = value
+                if name:
+                    row[name] = value
         for override in panel["fieldConfig"]["overrides"]:
             units[override["matcher"]["options"]] = {p["id"]: p["value"] for p in override["properties"]}
         if not rows:
             return ""
-        labels = sorted({label for row in rows.values() for label in row["labels"]})
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in labels + columns)
+        labels = sorted({label for row in rows.values() for label in row["labels"]},
+                        key=lambda label: (label not in ("run_id", "state", "shard"), label))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in labels)
+        head += "".join(f'<th class="n">{html.escape(name)}</th>' for name in columns)
         lines = []
         for row in rows.values():
             cells = [f"<td>{html.escape(row['labels'].get(label, ''))}</td>" for label in labels]
@@ -184,9 +187,10 @@ class Preview:
             lines.append(f"<tr>{''.join(cells)}</tr>")
         return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
 
-    def scale(self, spot, low, high, unit, decimals):
-        """The frame of a chart, and how times and values become places in it."""
-        width, height, left, bottom = 90 * spot["w"] / 1.4, max(60, 38 * spot["h"] - 130), 58, 16
+    def scale(self, spot, low, high, unit, decimals, rows=0):
+        """The frame of a chart, and how times and values become places in it; as large as it will be shown."""
+        width, height = 1576 / 24 * spot["w"] - 26, 38 * spot["h"] - 52 - min(84, 15 * rows)
+        left, bottom = 66, 16
         across = lambda t: left + (t - self.start) / max(1, self.end - self.start) * (width - left - 4)
         up = lambda v: 6 + (1 - (v - low) / ((high - low) or 1)) * (height - bottom - 6)
         parts = []
@@ -222,7 +226,7 @@ class Preview:
         high = max(defaults.get("max", 0), high * 1.05) or 1
         low = min(0, min(v for _, _, _, above in drawn for _, v in above))
         unit, decimals = defaults["unit"], defaults.get("decimals")
-        width, height, across, up, parts = self.scale(panel["gridPos"], low, high, unit, decimals)
+        width, height, across, up, parts = self.scale(panel["gridPos"], low, high, unit, decimals, len(drawn))
         rows = []
         for i, (name, points, below, above) in enumerate(drawn):
             color = NAMED.get(dashed[name], dashed[name]) if name in dashed else COLORS[i % len(COLORS)]
@@ -242,21 +246,21 @@ class Preview:
                 parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"{style}/>')
             rows.append(f'<div><span><i style="background:{color}"></i>{html.escape(name)}</span>'
                         f"<em>{shown(points[-1][1], unit, decimals)}</em></div>")
-        return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none">{"".join(parts)}</svg>'
+        return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg>'
                 f'<div class="legend">{"".join(rows)}</div>')
 
     def timeline(self, panel, defaults):
         series = self.range(panel["targets"][0])
         if not series:
             return ""
-        width, height, across, _, _ = self.scale(panel["gridPos"], 0, 1, "none", None)
+        width, height, across, _, _ = self.scale(panel["gridPos"], 0, 1, "none", None, 2)
         tall, parts = min(40, (height - 20) / len(series)), []
         for i, (name, points) in enumerate(series):
             for t, v in points:
                 _, color = mapped(v, defaults) or ("", "#555")
                 parts.append(f'<rect x="{across(t):.1f}" y="{i * tall + 4:.1f}" height="{tall - 6:.1f}" '
                              f'width="{across(self.start + self.step) - across(self.start) + 0.5:.1f}" fill="{color}"/>')
-            parts.append(f'<text x="62" y="{i * tall + tall / 2 + 4:.1f}" style="fill:#fff">{html.escape(name)}</text>')
+            parts.append(f'<text x="72" y="{i * tall + tall / 2 + 4:.1f}" style="fill:#fff;font-size:11px">{html.escape(name)}</text>')
         for i in range(5):
             at = self.start + (self.end - self.start) * i / 4
             anchor = "start" if i == 0 else "end" if i == 4 else "middle"
@@ -264,7 +268,7 @@ class Preview:
                          f'{time.strftime("%H:%M:%S", time.gmtime(at))}</text>')
         words = "".join(f'<div><span><i style="background:{NAMED[o["color"]]}"></i>{o["text"]}</span></div>'
                         for o in defaults["mappings"][0]["options"].values())
-        return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none">{"".join(parts)}</svg>'
+        return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg>'
                 f'<div class="legend">{words}</div>')
 
     def heatmap(self, panel, defaults):
@@ -279,7 +283,6 @@ class Preview:
         cells = cells[max(0, used[0] - 1):used[-1] + 2]
         most = max(v for _, points in cells for _, v in points) or 1
         width, height, across, _, _ = self.scale(panel["gridPos"], 0, 1, "none", None)
-        height += 60
         tall, parts = (height - 20) / len(cells), []
         for i, (name, points) in enumerate(cells):
             y = height - 16 - (i + 1) * tall
@@ -290,13 +293,13 @@ class Preview:
                                  f'fill-opacity="{0.1 + 0.9 * math.sqrt(v / most):.2f}"/>')
             if len(cells) < 14 or i % 2 == 0:
                 word = "more" if "Inf" in name else shown(float(name), "s")
-                parts.append(f'<text x="53" y="{y + 4:.1f}" text-anchor="end">{word}</text>')
+                parts.append(f'<text x="61" y="{y + 4:.1f}" text-anchor="end">{word}</text>')
         for i in range(5):
             at = self.start + (self.end - self.start) * i / 4
             anchor = "start" if i == 0 else "end" if i == 4 else "middle"
             parts.append(f'<text x="{across(at):.1f}" y="{height - 3}" text-anchor="{anchor}">'
                          f'{time.strftime("%H:%M:%S", time.gmtime(at))}</text>')
-        return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" preserveAspectRatio="none">{"".join(parts)}</svg>'
+        return f'<svg viewBox="0 0 {width:.0f} {height:.0f}">{"".join(parts)}</svg>'
 
 
 def main():

@@ -182,7 +182,7 @@ catalogue! {
     GPU_HELD: Gauge, Count, "qaflow_gpu_held", [],
         "GPUs that this attempt holds";
     GPU_SECONDS: Counter, Seconds, "qaflow_gpu_seconds_total", [],
-        "GPU-seconds that this attempt has held";
+        "GPU-seconds held, over all attempts";
     PROCESS_MEMORY: Gauge, Bytes, "qaflow_process_memory_bytes", [],
         "Memory that the process has resident";
     PROCESS_MEMORY_PEAK: Gauge, Bytes, "qaflow_process_memory_peak_bytes", [],

@@ -12,7 +12,7 @@ use crate::dashboards::{dashboards, expressions, panels, root};
 use crate::support::{Place, Server, http, post, qaflow};
 
 /// Beginnings of the metrics of GPUs, process and budget; they are there if the program knows `telemetry.gpu`.
-const LEDGER: [&str; 3] = ["qaflow_gpu_", "qaflow_process_", "qaflow_budget_"];
+const LEDGER: [&str; 4] = ["qaflow_gpu_", "qaflow_process_memory_", "qaflow_process_cpu_", "qaflow_budget_"];
 
 /// Whether the program knows GPUs and budget; without, expressions on their metrics are left out.
 fn knows_gpus() -> bool {
@@ -354,7 +354,7 @@ fn cpu_seconds(child: &Child) -> f64 {
 #[ignore = "a measurement of minutes; make test-prometheus"]
 fn scraping_costs_less_than_a_hundredth() {
     let place = Place::new();
-    place.corpus(600, 6);
+    place.corpus(3_000, 12);
     // As fast as the flow can: the cost of a scrape shows most where nothing waits for a model.
     let server = Server::start(&["--latency-ms", "0"]);
     let config = place.config(&server, 64).display().to_string();
