@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench test-slurm
+.PHONY: help build demo test check crash memory adaptive outage bench test-slurm test-prometheus
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -14,6 +14,7 @@ help:
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
 	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
+	@echo "make test-prometheus  a real Prometheus reads a run; every expression of dashboards and rules is evaluated"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -46,6 +47,9 @@ adaptive:
 
 outage:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage
+
+test-prometheus:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture --test-threads 1 prometheus::
 
 bench: build
 	$(QAFLOW) bench flow --all

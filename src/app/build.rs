@@ -72,6 +72,9 @@ pub struct Model {
     pub errors: Arc<ErrorLog>,
 }
 
+/// What stands in place of a server's address for the embedded model.
+const IN_PROCESS: &str = "in this process";
+
 /// Where a model answers.
 #[derive(Clone)]
 pub enum Backend {
@@ -96,7 +99,7 @@ impl Backend {
             Self::Embedded(slots) => {
                 let (in_flight, limit) = slots.level();
                 vec![EndpointStatus {
-                    url: "in this process".into(),
+                    url: IN_PROCESS.into(),
                     in_flight: in_flight as u64,
                     limit: limit as u64,
                     waiting: slots.waiting() as u64,
@@ -129,7 +132,12 @@ impl LlmClient for LazyEmbedded {
                     |error| Err(LlmError::Misconfigured { message: format!("the model cannot be loaded: {error}") }),
                 )
             };
-            self.model.get_or_try_init(load).await?.complete(request).await
+            let model = self.model.get_or_try_init(load).await?;
+            let began = std::time::Instant::now();
+            let result = model.complete(request).await;
+            let outcome = result.as_ref().map_or_else(LlmError::label, |_| "ok");
+            crate::telemetry::metrics::model_request(IN_PROCESS, outcome, began.elapsed());
+            result
         })
     }
 }

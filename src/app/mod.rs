@@ -13,6 +13,7 @@ pub mod gpu_status;
 pub mod gpu_time;
 pub mod ledger;
 pub mod model_pull;
+mod observe;
 mod observed;
 pub(crate) mod places;
 pub mod progress;

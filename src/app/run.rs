@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::build::{self, Backend, Configuration};
 use super::display::Display;
 use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
+use super::observe::{self, Observer};
 use super::observed::rehearsed_lease;
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::sampling::{self, Sampled};
@@ -81,10 +82,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
-    if let Some(address) = loaded.run.telemetry.prometheus {
-        crate::telemetry::exporter::start(address).map_err(UsageError)?;
-        tracing::info!("metrics at http://{address}/metrics");
-    }
+    let mut observer = Observer::listen(&loaded.run.targets).await?;
     let (committer, writer) =
         Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
@@ -144,6 +142,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         gpu: gpu.clone(),
         sampled: Arc::new(Mutex::new(Sampled::new(flow.nodes.iter().map(|node| node.name.clone()).collect()))),
     };
+    if let Some(observer) = &mut observer {
+        observer.announce(&plan, &state.dir, args.shard, &attempt)?;
+        observer.watch(&plan, state.store(), Arc::clone(&progress), &attempt, &model.backend);
+    }
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
     // One clear message before any work is spent, if the server, key or model is wrong. A run that has nothing left
@@ -189,9 +191,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    let exit = finish(&args, &state, &plan, &watch, ended, &out);
+    let finished = finish(&args, &state, &plan, &watch, ended, &out);
     gpu.close(&state);
-    exit
+    if let Some(observer) = observer {
+        observer.end().await;
+    }
+    finished
 }
 
 /// The documents that the run is given: the command line's, else the configuration's.
@@ -290,8 +295,6 @@ impl Watch {
         let endpoints = self.backend.status();
         let sum = |of: fn(&EndpointStatus) -> u64| endpoints.iter().map(of).sum::<u64>();
         let (in_flight, slots, waiting) = (sum(|e| e.in_flight), sum(|e| e.limit), sum(|e| e.waiting));
-        crate::telemetry::metrics::model_level(in_flight as usize, slots as usize);
-        self.progress.publish(self.plan.nodes.iter().map(|node| node.name.as_str()));
         let model = ModelStatus {
             name: self.plan.model.clone(),
             in_flight,
@@ -303,6 +306,7 @@ impl Watch {
         let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
         let mut status = progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?;
         status.gpu = self.gpu.status();
+        observe::publish(&self.plan, &status);
         Ok(status)
     }
 

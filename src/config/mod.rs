@@ -21,6 +21,7 @@ pub mod reference;
 mod run;
 mod slurm;
 mod telemetry;
+mod telemetry_targets;
 mod yaml;
 
 pub use budget::BudgetConfig;
@@ -31,6 +32,7 @@ pub use pipeline::{Kinds, PipelineDoc, StageEntry};
 pub use run::{Environment, RunConfig, StoreConfig};
 pub use slurm::{ServerConfig, SlurmConfig};
 pub use telemetry::TelemetryConfig;
+pub use telemetry_targets::TelemetryTargets;
 
 use overrides::{Override, Target};
 

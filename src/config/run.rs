@@ -8,6 +8,7 @@ use super::forms::{duration, is_plain_name, optional_path, paths};
 use super::llm::{LlmConfig, read_llm};
 use super::slurm::{SlurmConfig, read_slurm};
 use super::telemetry::{self, TelemetryConfig};
+use super::telemetry_targets::{TelemetryTargets, read_targets};
 use crate::model::params::{Documented, Fault, Node, Reader};
 
 /// A run, as its file and the command line describe it.
@@ -41,6 +42,8 @@ pub struct RunConfig {
     pub telemetry: TelemetryConfig,
     /// How much GPU time the run may use; `None`: any.
     pub budget: Option<BudgetConfig>,
+    /// Where metrics go.
+    pub targets: TelemetryTargets,
 }
 
 /// Where a run takes place.
@@ -159,7 +162,7 @@ pub(super) fn read(
         ),
     });
     let slurm = reader.section("slurm", read_slurm);
-    let telemetry = reader.section("telemetry", telemetry::read);
+    let (targets, telemetry) = reader.section("telemetry", |r| (read_targets(r), telemetry::read(r)));
     let budget = reader.section("budget", budget::read);
     let llm = reader.section("llm", |r| read_llm(r, tree.get("llm")));
     reader.finish();
@@ -179,6 +182,7 @@ pub(super) fn read(
         slurm,
         telemetry,
         budget,
+        targets,
     }
 }
 

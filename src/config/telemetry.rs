@@ -1,6 +1,4 @@
-//! The run file's section `telemetry`: where metrics are read, and which GPUs are counted.
-
-use std::net::SocketAddr;
+//! The run file's section `telemetry`, its part about GPUs: which are counted.
 
 use super::forms::wrong;
 use crate::model::params::{Node, Reader, Value};
@@ -9,32 +7,16 @@ use crate::telemetry::gpu::GpuMode;
 /// The most GPUs that a run may be said to hold: the ledger names each one in a record of at most 64 KiB.
 const MOST_GPUS: i64 = 256;
 
-/// What is measured, and where it is read.
+/// What is measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TelemetryConfig {
-    /// Where Prometheus reads the metrics; `None`: nowhere.
-    pub prometheus: Option<SocketAddr>,
     /// Which GPUs are counted.
     pub gpu: GpuMode,
 }
 
-/// Reads the section.
+/// Reads its part of the section.
 pub(super) fn read(r: &mut Reader<'_>) -> TelemetryConfig {
-    TelemetryConfig { prometheus: prometheus(r), gpu: gpu(r) }
-}
-
-fn prometheus(r: &mut Reader<'_>) -> Option<SocketAddr> {
-    let form = "off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464";
-    let node = r.raw("prometheus", form, "off", "where Prometheus reads the metrics")?;
-    match &node.value {
-        Value::Bool(false) => None,
-        Value::Text(text) if text == "off" => None,
-        Value::Text(text) if text.parse::<SocketAddr>().is_ok() => text.parse().ok(),
-        _ => {
-            wrong(r, "prometheus", node, form);
-            None
-        }
-    }
+    TelemetryConfig { gpu: gpu(r) }
 }
 
 fn gpu(r: &mut Reader<'_>) -> GpuMode {

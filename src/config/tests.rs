@@ -117,10 +117,15 @@ fn defaults_hold() {
             lease: 60s,
         },
         telemetry: TelemetryConfig {
-            prometheus: None,
             gpu: Auto,
         },
         budget: None,
+        targets: TelemetryTargets {
+            prometheus: None,
+            file_sd: None,
+            pushgateway: None,
+            vllm_metrics: false,
+        },
     }
     "#);
 }
@@ -235,9 +240,6 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
             lease: 30s,
         },
         telemetry: TelemetryConfig {
-            prometheus: Some(
-                127.0.0.1:9464,
-            ),
             gpu: Held(
                 4,
             ),
@@ -250,6 +252,14 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
                 overhead: 0.2,
             },
         ),
+        targets: TelemetryTargets {
+            prometheus: Some(
+                127.0.0.1:9464,
+            ),
+            file_sd: None,
+            pushgateway: None,
+            vllm_metrics: false,
+        },
     }
     configs/run.yaml:13: llm.endpoints.1.base_url does not end in /v1, as it does with most servers: check it
     "#);

@@ -81,14 +81,6 @@ impl Progress {
         };
         Self { stages: (0..flow.nodes.len()).map(stage).collect(), commits, errors, ..Self::default() }
     }
-
-    /// Publishes the levels of all stages as metrics; called once a second or so.
-    pub fn publish<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        for (name, stage) in names.zip(&self.stages) {
-            let (queued, capacity) = stage.queue();
-            crate::telemetry::metrics::stage_level(name, stage.in_flight.load(Ordering::Relaxed), queued, capacity);
-        }
-    }
 }
 
 /// Counts one in a gauge while it lives, however that ends.

@@ -14,8 +14,8 @@ use super::runtime::{EngineError, Flow};
 use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
 use crate::model::store::{Commit, Store};
-use crate::model::{ErrorClass, Item, ItemId, Outcome, StageError};
-use crate::telemetry::metrics;
+use crate::model::{ErrorClass, Item, ItemId, Outcome, Payload, StageError};
+use crate::telemetry::{log, metrics};
 
 /// First and longest wait before an item is tried again after a transient fault that reached the engine. (Faults of
 /// the model are waited out below, in the model's own client.)
@@ -61,8 +61,7 @@ pub(super) async fn run_stage(
                 None => break,
                 Some(delivery) => {
                     let item = &delivery.item;
-                    let span = tracing::debug_span!(
-                        "item", stage = %node.name, item = %item.key.id.short(), document = item.payload.document_name());
+                    let span = log::item_span(&node.name, &item.key.id.short(), item.payload.document_name());
                     let (shared, edges, entrance) = (Arc::clone(&shared), edges.clone(), entrance.clone());
                     let task = async move { process(&shared, at, delivery, &edges, entrance.as_ref()).await };
                     tasks.spawn(task.instrument(span));
@@ -98,6 +97,7 @@ async fn process(
     let Delivery { item, ticket } = delivery;
     let node = &shared.flow.nodes[at];
     let began = Instant::now();
+    metrics::item_taken(&node.name);
     let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
     let (ending, children) = match result {
         Ok(Outcome::Emit { children, warnings, notes }) => {
@@ -112,18 +112,28 @@ async fn process(
         }
         Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
         Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
-            tracing::error!(stage = %node.name, label, "{reason}");
+            tracing::error!(label, "{reason}");
             shared.progress.errors.note(ErrorClass::Fatal, &node.name, &label, &reason);
             shared.stop.request(StopReason::Fatal(reason));
             return Ok(());
         }
         Err(StageError { label, reason, attempts, raw, .. }) => {
-            tracing::warn!(stage = %node.name, document = item.payload.document_name(), label, "given up: {reason}");
             shared.progress.errors.note(ErrorClass::Poison, &node.name, &label, &reason);
+            // What the world says of a file is fit for the log; what is said of the model's answers quotes them.
+            if matches!(item.payload, Payload::Document(_)) {
+                tracing::warn!(label, "given up: {reason}");
+            } else {
+                tracing::warn!(label, "given up: `qaflow failures show {}` tells why", item.key.id.short());
+                tracing::debug!(label, "given up: {reason}");
+            }
             (Ending::Dead(DeadLetter { label, reason, attempts, raw }), Vec::new())
         }
     };
-    let outcome = ending.name();
+    let ended = match &ending {
+        Ending::Done(done) => metrics::Ended::Done(u64::from(done.children)),
+        Ending::Rejected(rejection) => metrics::Ended::Rejected(rejection.check.clone()),
+        Ending::Dead(letter) => metrics::Ended::Dead(letter.label.clone()),
+    };
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
     let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
@@ -133,7 +143,7 @@ async fn process(
         shared.commit.commit(vec![change]).await?
     };
     let took = began.elapsed();
-    metrics::item_ended(&node.name, outcome, took);
+    metrics::item_ended(&node.name, &ended, took);
     progress.ended.fetch_add(1, Ordering::Relaxed);
     progress.children.fetch_add(below.len() as u64, Ordering::Relaxed);
     progress.children_squared.fetch_add((below.len() * below.len()) as u64, Ordering::Relaxed);
@@ -180,9 +190,9 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
         match node.stage.process(item).await {
             Err(error) if error.class == ErrorClass::Interrupted => return None,
             Err(error) if error.class == ErrorClass::Transient => {
-                metrics::item_retried(&node.name);
+                metrics::item_retried(&node.name, &error.label);
                 shared.progress.errors.note(ErrorClass::Transient, &node.name, &error.label, &error.reason);
-                tracing::warn!(stage = %node.name, label = error.label, "trying again in {wait:?}: {}", error.reason);
+                tracing::warn!(label = error.label, "trying again in {wait:?}: {}", error.reason);
                 tokio::select! {
                     () = shared.stop.wait() => return None,
                     () = tokio::time::sleep(wait) => {}

@@ -11,6 +11,7 @@ use super::breaker::Breaker;
 use super::concurrency::Slots;
 use super::limits::Limits;
 use super::openai::OpenAiClient;
+use super::server_figures::ServerFigures;
 use crate::model::llm::Task;
 
 /// How often a server's own figures are read.
@@ -50,6 +51,9 @@ pub struct EndpointStatus {
     pub out_seconds: Option<f64>,
     /// Why it is out.
     pub reason: Option<String>,
+    /// For how many seconds requests to it have failed without an answer; `None` if the latest was answered.
+    #[serde(default)]
+    pub silent_seconds: Option<f64>,
 }
 
 impl Endpoint {
@@ -101,11 +105,21 @@ impl Endpoint {
                 if endpoint.breaker.is_open() {
                     continue;
                 }
-                if let Some(load) = endpoint.client.metrics_page().await.and_then(|page| read_load(&page)) {
+                if let Some(figures) = endpoint.figures().await {
+                    let load = ServerLoad {
+                        waiting: figures.waiting as u64,
+                        kv_usage: figures.kv_usage,
+                        preemptions_total: figures.preemptions,
+                    };
                     endpoint.adapt(|controller, now| controller.observed(now, load));
                 }
             }
         });
+    }
+
+    /// What the server says about itself; `None` if it says nothing that is known.
+    pub(super) async fn figures(&self) -> Option<ServerFigures> {
+        self.client.metrics_page().await.and_then(|page| ServerFigures::read(&page))
     }
 
     /// The server's address.
@@ -144,6 +158,7 @@ impl Endpoint {
             limited: self.limited.load(Ordering::Relaxed) as u64,
             out_seconds: outage.as_ref().map(|(out, _)| out.as_secs_f64()),
             reason: outage.map(|(_, reason)| reason),
+            silent_seconds: self.breaker.silent_for().map(|silent| silent.as_secs_f64()),
         }
     }
 }
@@ -156,23 +171,6 @@ pub(super) fn task_number(task: &Task) -> u8 {
         Task::Score { .. } => 2,
         Task::Free => 3,
     }
-}
-
-/// vLLM's own figures from its metrics page; `None` if they are not there.
-pub(super) fn read_load(page: &str) -> Option<ServerLoad> {
-    let sum = |name: &str| -> Option<f64> {
-        let values = page.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            let rest = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest };
-            rest.trim().parse::<f64>().ok()
-        });
-        values.reduce(|a, b| a + b)
-    };
-    Some(ServerLoad {
-        waiting: sum("vllm:num_requests_waiting")? as u64,
-        kv_usage: sum("vllm:kv_cache_usage_perc").unwrap_or(0.0),
-        preemptions_total: sum("vllm:num_preemptions_total").unwrap_or(0.0) as u64,
-    })
 }
 
 /// Counts a request with its endpoint while it lives.
@@ -188,21 +186,5 @@ impl<'a> Outstanding<'a> {
 impl Drop for Outstanding<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_figures_of_a_metrics_page_are_read() {
-        let page = "# HELP vllm:num_requests_waiting x\n# TYPE vllm:num_requests_waiting gauge\n\
-                    vllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 3.0\n\
-                    vllm:num_requests_waiting_by_reason{reason=\"x\"} 9\n\
-                    vllm:kv_cache_usage_perc{model_name=\"m\"} 0.25\nvllm:num_preemptions_total{model_name=\"m\"} 7\n";
-        let load = ServerLoad { waiting: 3, kv_usage: 0.25, preemptions_total: 7 };
-        assert_eq!(read_load(page), Some(load));
-        assert_eq!(read_load("other_metric 1\n"), None);
     }
 }

@@ -15,6 +15,7 @@ use super::homes::{Home, Homes};
 use super::limits::estimate;
 use super::probe::{ProbeReport, probe};
 use super::retry::{FAILS_WHILE_WELL, GiveUp};
+use super::server_figures::ServerFigures;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::{ItemId, LlmError};
 use crate::telemetry::metrics;
@@ -79,6 +80,15 @@ impl Endpoints {
     /// How the servers stand.
     pub fn status(&self) -> Vec<EndpointStatus> {
         self.all.iter().map(|endpoint| endpoint.status()).collect()
+    }
+
+    /// What the servers say about themselves, by address; asked all at once, but not those that are out.
+    pub async fn figures(&self) -> Vec<(String, Option<ServerFigures>)> {
+        let asked = self.all.iter().map(|endpoint| async move {
+            let figures = if endpoint.breaker.is_open() { None } else { endpoint.figures().await };
+            (endpoint.url().to_owned(), figures)
+        });
+        join_all(asked).await
     }
 
     /// Slots over all servers.

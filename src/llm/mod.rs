@@ -17,4 +17,5 @@ pub mod limits;
 pub mod openai;
 pub mod probe;
 pub mod retry;
+pub mod server_figures;
 mod wire;

@@ -1,5 +1,6 @@
 //! A client for any OpenAI-compatible server. The only user of reqwest.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 pub use super::wire::ServedModel;
@@ -96,7 +97,7 @@ impl OpenAiClient {
         }
         serde_json::from_str::<ModelList>(&body)
             .map(|list| list.data)
-            .map_err(|_| self.no_such_server(&format!("GET {url} gives {}", describe_body(&body))))
+            .map_err(|_| self.no_such_server(&format!("GET {url} gives {}", describe_body(&self.redacted(&body)))))
     }
 
     /// Whether the server says that it is well: by `/health` (vLLM), or by its list of models where there is no such
@@ -135,6 +136,14 @@ impl OpenAiClient {
         response.text().await.ok()
     }
 
+    /// What a server said, without the key: some name it in their complaint, and complaints are logged.
+    fn redacted<'a>(&self, said: &'a str) -> Cow<'a, str> {
+        match &self.options.api_key {
+            Some(key) if !key.is_empty() && said.contains(key.as_str()) => said.replace(key.as_str(), "[key]").into(),
+            _ => said.into(),
+        }
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.options.api_key {
             Some(key) => request.bearer_auth(key),
@@ -160,7 +169,11 @@ impl OpenAiClient {
             200 => self.read(&text, request),
             400 | 413 | 422 => Err(LlmError::Refused {
                 label: format!("http_{status}"),
-                message: format!("{} refuses the request ({status}): {}", self.base_url(), error_text(&text)),
+                message: format!(
+                    "{} refuses the request ({status}): {}",
+                    self.base_url(),
+                    error_text(&self.redacted(&text))
+                ),
             }),
             401 | 403 => Err(self.wrong_key(status, &text)),
             404 => Err(self.wrong_model(&request.model, &text).await),
@@ -171,7 +184,7 @@ impl OpenAiClient {
     fn read(&self, text: &str, request: &CompletionRequest) -> Result<Completion, LlmError> {
         let answer: Answer = serde_json::from_str(text).map_err(|_| LlmError::Unavailable {
             label: "not_an_answer".into(),
-            message: format!("{} says 200 but gives {}", self.base_url(), describe_body(text)),
+            message: format!("{} says 200 but gives {}", self.base_url(), describe_body(&self.redacted(text))),
             retry_after: None,
         })?;
         let Some(choice) = answer.choices.into_iter().next() else {
@@ -220,7 +233,7 @@ impl OpenAiClient {
     fn failed(&self, status: u16, body: &str, retry_after: Option<Duration>) -> LlmError {
         LlmError::Unavailable {
             label: format!("http_{status}"),
-            message: format!("{} says {status}: {}", self.base_url(), error_text(body)),
+            message: format!("{} says {status}: {}", self.base_url(), error_text(&self.redacted(body))),
             retry_after,
         }
     }
@@ -231,7 +244,9 @@ impl OpenAiClient {
             (Some(name), None) => format!("${name} (llm.api_key_env) is not set: export it"),
             (None, _) => "it wants a key: name the variable that holds it in llm.api_key_env, and export it".into(),
         };
-        LlmError::Misconfigured { message: format!("{} says {status}: {}; {hint}", self.base_url(), error_text(body)) }
+        LlmError::Misconfigured {
+            message: format!("{} says {status}: {}; {hint}", self.base_url(), error_text(&self.redacted(body))),
+        }
     }
 
     fn no_such_server(&self, what: &str) -> LlmError {
@@ -249,7 +264,11 @@ impl OpenAiClient {
         match self.models().await {
             Ok(served) if served.iter().any(|served| served.id == model) => LlmError::Unavailable {
                 label: "http_404".into(),
-                message: format!("{} says 404 although it lists `{model}`: {}", self.base_url(), error_text(body)),
+                message: format!(
+                    "{} says 404 although it lists `{model}`: {}",
+                    self.base_url(),
+                    error_text(&self.redacted(body))
+                ),
                 retry_after: None,
             },
             Ok(served) => Self::not_served(self.base_url(), model, &served),
@@ -257,7 +276,7 @@ impl OpenAiClient {
                 message: format!(
                     "{} says 404 for model `{model}`: {}; check llm.model and llm.endpoints",
                     self.base_url(),
-                    error_text(body)
+                    error_text(&self.redacted(body))
                 ),
             },
         }

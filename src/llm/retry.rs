@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::{ErrorClass, LlmError};
 use crate::telemetry::errors::ErrorLog;
+use crate::telemetry::metrics;
 
 /// The label of a failure (status 500, or an answer that is none) that a server gave to this request while it answered
 /// another one. So many of them make the request a dead letter; nothing else does.
@@ -94,7 +95,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
             let mut broken = 0_u32;
             loop {
                 tries += 1;
-                let (message, retry_after) = match self.inner.complete(request).await {
+                let (label, message, retry_after) = match self.inner.complete(request).await {
                     Ok(completion) => {
                         self.succeeded();
                         return Ok(completion);
@@ -111,7 +112,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     Err(LlmError::Unavailable { label, message, retry_after }) => {
                         self.errors.note(ErrorClass::Transient, "model", &label, &message);
                         broken += u32::from(label == FAILS_WHILE_WELL);
-                        (message, retry_after)
+                        (label, message, retry_after)
                     }
                     // A refusal is an answer too: the endpoint lives.
                     Err(error @ LlmError::Refused { .. }) => {
@@ -130,6 +131,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     return Err(LlmError::Interrupted);
                 }
                 let wait = waits.next_backoff().unwrap_or(self.policy.longest).max(retry_after.unwrap_or_default());
+                metrics::model_retried(&label);
                 tracing::debug!(tries, ?wait, "trying a model call again: {message}");
                 if tries == 6 {
                     tracing::warn!("a model call has failed {tries} times and goes on trying: {message}");

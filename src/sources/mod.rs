@@ -61,6 +61,12 @@ impl Shard {
     }
 }
 
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
 /// One thing that is wrong with the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputFault {

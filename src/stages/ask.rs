@@ -59,6 +59,7 @@ pub async fn ask<T>(
             },
         };
         let cut = completion.finish_reason == FinishReason::Length;
+        crate::telemetry::metrics::answer_unusable(unusable.label);
         raw.push(completion.content.clone());
         let attempts = raw.len() as u32;
         if attempts > ask_again {

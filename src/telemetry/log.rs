@@ -42,6 +42,11 @@ impl Write for Lines {
     }
 }
 
+/// The span of one item in one stage: whatever is said about it carries its stage, id and document.
+pub fn item_span(stage: &str, item: &str, document: &str) -> tracing::Span {
+    tracing::info_span!("item", stage, item, document)
+}
+
 /// Starts the log. `QAFLOW_LOG` sets the level or a filter, as in `debug` or `qaflow=debug,reqwest=info`; `info`
 /// otherwise, `debug` with `verbose`.
 pub fn start(format: LogFormat, verbose: bool) {
@@ -56,7 +61,7 @@ pub fn start(format: LogFormat, verbose: bool) {
         .with_target(false);
     // A second start, as in tests, changes nothing.
     let _ = match format {
-        LogFormat::Json => builder.json().with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).with_ansi(false).try_init(),
         LogFormat::Human => builder.with_ansi(std::io::stderr().is_terminal()).compact().try_init(),
     };
 }

@@ -69,6 +69,7 @@ fn status() -> Status {
             count: 17,
             last: "2026-11-01T10:59:12Z".into(),
         }],
+        gpu: crate::app::gpu_status::GpuStatus::default(),
         states: 1,
     }
 }
