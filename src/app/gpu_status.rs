@@ -1,5 +1,7 @@
 //! What `status` says of GPU time and its budget: a part of the state's `status.json`.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use super::budget::hours;
@@ -101,13 +103,14 @@ impl GpuStatus {
             if self.attempts == 1 { "" } else { "s" }
         );
         if let Some(part) = self.utilization_mean {
-            line += &format!(", {:.0}% busy", part * 100.0);
+            let _ = write!(line, ", {:.0}% busy", part * 100.0);
         }
         if let Some(budget) = &self.budget {
-            line += &format!("; budget {} GPU-hours: {}", hours(budget.gpu_hours), budget.state.as_str());
+            let _ = write!(line, "; budget {} GPU-hours: {}", hours(budget.gpu_hours), budget.state.as_str());
         }
         if let Some(projection) = &self.projection {
-            line += &format!(
+            let _ = write!(
+                line,
                 "; {} expected in all ({} to {})",
                 hours(projection.expected),
                 hours(projection.low),

@@ -29,6 +29,18 @@ const PROJECT_EVERY: Duration = Duration::from_secs(30);
 /// The seed of the projection's random draws: the same accounts give the same interval.
 const SEED: u64 = 1;
 
+/// The environment variable that names a file to be made when the run stops for a reason that only a person can lift:
+/// the job scripts of `qaflow slurm` then do not requeue.
+pub const HOLD_VARIABLE: &str = "QAFLOW_HOLD_FILE";
+
+/// Tells whoever started the run that starting it again is of no use.
+fn hold(why: &str) {
+    let Some(path) = std::env::var_os(HOLD_VARIABLE).filter(|path| !path.is_empty()) else { return };
+    if let Err(error) = std::fs::write(&path, format!("{why}\n")) {
+        tracing::warn!("{HOLD_VARIABLE}: cannot write {}: {error}", std::path::Path::new(&path).display());
+    }
+}
+
 /// The accounts of the attempt that runs; clones share them.
 #[derive(Clone)]
 pub struct GpuTime {
@@ -126,6 +138,7 @@ impl GpuTime {
         if let Some(why) = budget.as_ref().and_then(|budget| budget.used_up(earlier.gpu_hours(), earlier.attempts))
             && anything_left
         {
+            hold(&why);
             return Ok(Begun::UsedUp(why));
         }
         let at_start = ledger::accounts(store.as_ref(), ledger::stages(from.plan), tally.documents_done())?;
@@ -214,9 +227,10 @@ impl GpuTime {
                 tracing::warn!("{warning}");
             }
             if let Some(why) = why
-                && stop.request(StopReason::Limit(why))
+                && stop.request(StopReason::Limit(why.clone()))
             {
                 now.stopped = true;
+                hold(&why);
             }
         }
         Ok(change)

@@ -262,7 +262,9 @@ impl Tallied {
             });
         }
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        events.iter().for_each(|event| tally.apply(event));
+        for event in &events {
+            tally.apply(event);
+        }
         Ok(())
     }
 }

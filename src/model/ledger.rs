@@ -179,6 +179,7 @@ pub struct StageAccount {
 impl Accounts {
     /// What changed from `before` to this, of the stages that `before` knows. A count that went down (a dead item
     /// made pending again between attempts) counts as no change.
+    #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let stages = before.stages.iter().map(|(name, old)| {
             let new = self.stages.get(name).filter(|new| new.key == old.key).map_or(old.counts, |new| new.counts);

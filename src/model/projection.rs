@@ -401,7 +401,8 @@ mod tests {
                 }
             }
         }
-        println!("worst of 15 cases: {} of 100 from the mean, {} with sizes", worst[0], worst[1]);
+        // As measured: 92 from the mean, 87 with sizes.
+        assert!(worst[0] >= 88 && worst[1] >= 85, "{worst:?}");
     }
 
     #[test]

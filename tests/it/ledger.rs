@@ -108,7 +108,10 @@ fn the_sums_hold_over_twenty_kills() {
 
     // The sums are those of the whole: the server's answers, the store's accounts, the manifest.
     let model = store.model_counts().unwrap();
-    let answered = server.requests().answered.iter().filter(|id| RequestKey::from_hex(id).is_some()).count() as u64;
+    let requests = server.requests();
+    // Not the probe at each start, which is answered too, but is no work.
+    let asked: BTreeSet<String> = requests.arrived.into_iter().map(|(id, _)| id).collect();
+    let answered = requests.answered.intersection(&asked).count() as u64;
     assert_eq!((sum.calls, sum.calls), (model.calls, answered));
     assert_eq!((sum.prompt_tokens, sum.completion_tokens), (model.usage.prompt_tokens, model.usage.completion_tokens));
     assert_eq!(sum.documents_done, 40);
@@ -147,7 +150,7 @@ fn stderr(place: &Place, config: &Path, extra: &[&str], code: i32) -> String {
     let config = config.display().to_string();
     let mut args = vec!["run", config.as_str()];
     args.extend(extra);
-    let output = output(&mut qaflow(&place.path(""), &args));
+    let output = output(qaflow(&place.path(""), &args).env("QAFLOW_HOLD_FILE", place.path("hold")));
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
     text
@@ -166,15 +169,21 @@ fn a_used_up_budget_stops_the_run_until_it_is_extended() {
         stopped.contains("the budget of GPU time is used up: ") && stopped.contains("--extend-budget"),
         "{stopped}"
     );
+    let hold = std::fs::read_to_string(place.path("hold")).unwrap();
+    assert!(hold.starts_with("the budget of GPU time is used up: "), "{hold}");
+    std::fs::remove_file(place.path("hold")).unwrap();
     let asked = server.requests().arrived.len();
     // Nothing is begun, and nothing asked.
     let refused = stderr(&place, &config, &sets, 75);
     assert!(refused.contains("the budget of GPU time is used up: "), "{refused}");
     assert_eq!(server.requests().arrived.len(), asked);
+    assert!(place.path("hold").exists());
+    std::fs::remove_file(place.path("hold")).unwrap();
     assert_eq!(attempts(&open(&place)).unwrap().len(), 1);
 
     let extended = [&sets[..], &["--extend-budget", "1000"]].concat();
     stderr(&place, &config, &extended, 0);
+    assert!(!place.path("hold").exists());
     let records = attempts(&open(&place)).unwrap();
     assert!(records[0].budget_stopped && matches!(records[0].end, AttemptEnd::Interrupted { .. }), "{:?}", records[0]);
     assert_eq!((records.len(), records[1].budget_extended_gpu_hours), (2, 1_000.0));

@@ -110,7 +110,10 @@ fn known_figures_are_reported_and_a_gpu_may_vanish() {
             ("STAND_IN_LOG", energies.to_str().unwrap()),
         ],
     );
-    let page = run.wait(|page| value(page, "qaflow_gpu_energy_joules_total", 2).is_some_and(|joules| joules > 0.0));
+    let page = run.wait(|page| {
+        page.contains("# HELP qaflow_gpu_seconds_total")
+            && value(page, "qaflow_gpu_energy_joules_total", 2).is_some_and(|joules| joules > 0.0)
+    });
     for (gpu, index) in [(0, 0.0), (2, 2.0)] {
         assert_eq!(value(&page, "qaflow_gpu_utilization_ratio", gpu), Some((40.0 + 10.0 * index) / 100.0));
         assert_eq!(value(&page, "qaflow_gpu_memory_used_bytes", gpu), Some(1_000_000_001.0 * (index + 1.0)));
@@ -119,7 +122,7 @@ fn known_figures_are_reported_and_a_gpu_may_vanish() {
         assert_eq!(value(&page, "qaflow_gpu_temperature_celsius", gpu), Some(50.0 + index));
     }
     assert_eq!(value(&page, "qaflow_gpu_utilization_ratio", 1), None, "the second belongs to others:\n{page}");
-    assert!(page.contains("qaflow_gpu_held 2\n") && page.contains("# HELP qaflow_gpu_seconds_total"), "{page}");
+    assert!(page.contains("qaflow_gpu_held 2\n"), "{page}");
 
     std::fs::write(&lost, "").unwrap();
     let page = run.wait(|page| value(page, "qaflow_gpu_utilization_ratio", 2).is_some_and(f64::is_nan));

@@ -82,7 +82,7 @@ impl Figures {
             if let Some(watts) = reading.power_watts {
                 // The mean of both ends of the time between; the first reading has no time before it.
                 let before = gpu.last.power_watts;
-                let joules = before.map_or(0.0, |before| (before + watts) / 2.0 * since.as_secs_f64());
+                let joules = before.map_or(0.0, |before| f64::midpoint(before, watts) * since.as_secs_f64());
                 *gpu.integrated.get_or_insert(0.0) += joules;
             }
             gpu.last = *reading;

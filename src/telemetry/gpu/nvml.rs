@@ -67,7 +67,7 @@ pub(super) fn devices<'n>(nvml: &'n Nvml, wanted: &Wanted) -> Result<Vec<Known<'
         };
         known.push(Known { device, held });
     };
-    let mut chosen = select(wanted, &uuids).into_iter();
+    let chosen = select(wanted, &uuids);
     if let Wanted::Cuda(entries) = wanted {
         // Slices of a GPU as newer drivers name them are devices of their own, known by their UUID alone.
         for slice in entries.iter().filter(|entry| entry.starts_with("MIG-") && !entry.starts_with("MIG-GPU-")) {
@@ -77,7 +77,7 @@ pub(super) fn devices<'n>(nvml: &'n Nvml, wanted: &Wanted) -> Result<Vec<Known<'
         }
     }
     let mut places: Vec<Option<Device<'n>>> = found.into_iter().map(Some).collect();
-    while let Some(at) = chosen.next() {
+    for at in chosen {
         if let Some(device) = places[at].take() {
             add(device, uuids[at].clone());
         }
