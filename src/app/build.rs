@@ -96,7 +96,7 @@ impl Backend {
             Self::Embedded(slots) => {
                 let (in_flight, limit) = slots.level();
                 vec![EndpointStatus {
-                    url: "in this process".into(),
+                    url: "the embedded model".into(),
                     in_flight: in_flight as u64,
                     limit: limit as u64,
                     waiting: slots.waiting() as u64,
