@@ -73,7 +73,7 @@ pub struct Model {
 }
 
 /// What stands in place of a server's address for the embedded model.
-const IN_PROCESS: &str = "in this process";
+const IN_PROCESS: &str = "the embedded model";
 
 /// Where a model answers.
 #[derive(Clone)]

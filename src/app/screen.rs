@@ -242,7 +242,8 @@ pub fn merge(all: &[Status]) -> Option<Status> {
     sum.errors.sort_by(|a, b| b.last.cmp(&a.last));
     let running: Vec<&Status> = all.iter().filter(|s| matches!(s.phase, Phase::Running | Phase::Stopping)).collect();
     // The one that was silent for longest tells whether all are alive.
-    sum.updated = running.iter().map(|s| &s.updated).min().or(all.iter().map(|s| &s.updated).max())?.clone();
+    let silent_longest = running.iter().map(|s| &s.updated).min();
+    sum.updated.clone_from(silent_longest.or(all.iter().map(|s| &s.updated).max())?);
     let unknown = running.iter().any(|s| s.phase == Phase::Running && s.eta_seconds.is_none());
     let slowest = running
         .iter()

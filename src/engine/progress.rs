@@ -30,15 +30,20 @@ pub struct StageProgress {
     pub children: AtomicU64,
     /// Sum over the items ended since then of the square of their number of children.
     pub children_squared: AtomicU64,
+    /// Items in its channel when its runner last took one, and how many that holds.
+    pub(super) seen: (AtomicUsize, AtomicUsize),
     /// Its channel; not kept open by this.
     pub(super) queue: OnceLock<WeakSender<Delivery>>,
 }
 
 impl StageProgress {
-    /// Items in its channel, and how many that holds; none before the run and after the channel was closed.
+    /// Items in its channel, and how many that holds.
     pub fn queue(&self) -> (usize, usize) {
-        let sender = self.queue.get().and_then(WeakSender::upgrade);
-        sender.map_or((0, 0), |sender| (sender.max_capacity() - sender.capacity(), sender.max_capacity()))
+        match self.queue.get().and_then(WeakSender::upgrade) {
+            Some(sender) => (sender.max_capacity() - sender.capacity(), sender.max_capacity()),
+            // Nobody sends any more: only the runner changes it.
+            None => (self.seen.0.load(Ordering::Relaxed), self.seen.1.load(Ordering::Relaxed)),
+        }
     }
 }
 

@@ -50,9 +50,11 @@ pub(super) async fn run_stage(
 ) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let progress = &shared.progress.stages[at];
+    progress.seen.1.store(items.max_capacity(), Ordering::Relaxed);
     let mut tasks: JoinSet<Result<(), EngineError>> = JoinSet::new();
     loop {
         progress.in_flight.store(tasks.len(), Ordering::Relaxed);
+        progress.seen.0.store(items.len(), Ordering::Relaxed);
         tokio::select! {
             biased;
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => flatten(ended)?,
@@ -75,6 +77,7 @@ pub(super) async fn run_stage(
         flatten(ended)?;
     }
     progress.in_flight.store(0, Ordering::Relaxed);
+    progress.seen.0.store(0, Ordering::Relaxed);
     Ok(())
 }
 
