@@ -1,0 +1,6 @@
+//! The benchmark book: records of runs, what follows from them, and the reports that people read. Pure: no command,
+//! no process and no clock.
+
+pub mod derive;
+pub mod record;
+pub mod yaml;
