@@ -61,7 +61,7 @@ fn what_is_no_record_newer_or_malformed_is_refused_with_file_and_line() {
     assert_eq!(read("r.yaml", &newer), Err(RecordError::Newer { file: "r.yaml".into(), found: 9 }));
     assert_eq!(read("r.yaml", "a: 1"), Err(RecordError::Other { file: "r.yaml".into() }));
     let malformed = read("r.yaml", &EXAMPLE.replace("gpu_count: 2", "gpu_count: many")).unwrap_err().to_string();
-    assert!(malformed.contains("r.yaml: ") && malformed.contains("line 9"), "{malformed}");
+    assert!(malformed.contains("r.yaml: ") && malformed.contains("line 8"), "{malformed}");
     for text in ["", "[]", "benchmark_run: 3", "benchmark_run: {}", "{", "benchmark_run: &a [*a]", "\u{0}"] {
         assert!(read("r.yaml", text).is_err(), "{text:?}");
     }
@@ -80,7 +80,7 @@ fn the_quick_form_is_read_and_written() {
     assert_eq!(read.remarks, ["q.yaml: unknown field `mood` is not read"]);
     insta::assert_snapshot!(write_quick(&to_quick(&example(), &QualityTargets::default())).unwrap(), @"
     run_id: local_test_2025-11-04_001
-    date: 2025-11-04
+    date: "2025-11-04"
     pdfs: 10
     time_minutes: 87.0
     qa_pairs: 52
