@@ -1,6 +1,9 @@
 //! The benchmark book: records of runs, what follows from them, and the reports that people read. Pure: no command,
 //! no process and no clock.
 
+pub mod book;
 pub mod derive;
+pub mod documents;
+pub mod prices;
 pub mod record;
 pub mod yaml;
