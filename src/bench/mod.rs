@@ -4,6 +4,9 @@
 pub mod book;
 pub mod derive;
 pub mod documents;
+pub mod gate;
+pub mod ladder;
 pub mod prices;
 pub mod record;
+pub mod scaling;
 pub mod yaml;
