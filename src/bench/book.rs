@@ -177,17 +177,6 @@ impl Book {
         let covers = self.entries.iter().flat_map(|entry| &entry.record.covers);
         covers.filter(|covered| covered.state_id == state_id).map(|covered| covered.last_attempt).max().unwrap_or(0)
     }
-
-    /// Hashes of documents that ended within records of a state.
-    pub fn ended_documents(&self, state_id: &str) -> std::collections::BTreeSet<String> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.record.covers.iter().any(|covered| covered.state_id == state_id))
-            .flat_map(|entry| &entry.documents)
-            .filter(|row| row.state != super::documents::OPEN)
-            .map(|row| row.sha256.clone())
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -245,7 +234,6 @@ pub(crate) mod tests {
         assert_eq!(book.doubles(), BTreeMap::from([("b".to_owned(), "a".to_owned())]));
         assert_eq!(totals(book.work()).pdfs, Some(35));
         assert_eq!((book.covered_until("s"), book.covered_until("t")), (6, 0));
-        assert_eq!(book.ended_documents("s").len(), 55);
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub struct Offer {
     /// Whether it is the cluster that the work runs on: savings are counted against it.
     #[serde(default)]
     pub own: bool,
+    /// Whether it is what local trials run on.
+    #[serde(default)]
+    pub local: bool,
     /// Where the price is from, and from when if not as the file says.
     #[serde(default)]
     pub source: String,
@@ -93,6 +96,9 @@ impl Prices {
         }
         if prices.offers.iter().filter(|offer| offer.own).count() > 1 {
             return Err(failed("only one offer can be `own`, the cluster that the work runs on".into()));
+        }
+        if prices.offers.iter().any(|offer| offer.own && offer.local) {
+            return Err(failed("an offer is either `own`, the cluster, or `local`".into()));
         }
         Ok(prices)
     }

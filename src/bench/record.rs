@@ -88,7 +88,7 @@ pub struct Covered {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rung {
-    /// The ladder's name: its manifest folder's `ladder.json` holds it.
+    /// The ladder's file, `ladder.json` beside its manifests.
     pub ladder: String,
     /// Its place in the ladder, from 1.
     pub position: u32,
@@ -96,8 +96,10 @@ pub struct Rung {
     pub name: String,
     /// Documents of its manifest, those of lower rungs included.
     pub documents: u64,
-    /// Those of them that a rung below had already processed: not in this record's figures.
+    /// Those of them that a rung below had already processed in the same state: not in this record's figures.
     pub reused: u64,
+    /// Documents of the whole corpus that the ladder is of.
+    pub corpus_documents: u64,
 }
 
 /// A point of an experiment (a sweep).

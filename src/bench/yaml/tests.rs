@@ -78,7 +78,7 @@ fn the_quick_form_is_read_and_written() {
     assert_eq!(record.results.gpu_hours_per_pdf, Some(0.125));
     assert_eq!(record.issues.list()[0].what, "one time-out");
     assert_eq!(read.remarks, ["q.yaml: unknown field `mood` is not read"]);
-    insta::assert_snapshot!(write_quick(&to_quick(&example(), &QualityTargets::default())).unwrap(), @"
+    insta::assert_snapshot!(write_quick(&to_quick(&example(), &QualityTargets::default())).unwrap(), @r#"
     run_id: local_test_2025-11-04_001
     date: "2025-11-04"
     pdfs: 10
@@ -87,7 +87,7 @@ fn the_quick_form_is_read_and_written() {
     gpu_hours: 2.9
     quality_ok: null
     issues: none
-    ");
+    "#);
 }
 
 #[test]
