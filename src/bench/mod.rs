@@ -2,6 +2,8 @@
 //! no process and no clock.
 
 pub mod book;
+pub mod bottlenecks;
+pub mod compare;
 pub mod derive;
 pub mod documents;
 pub mod gate;
@@ -9,6 +11,7 @@ pub mod ladder;
 pub mod outlook;
 pub mod prices;
 pub mod record;
+pub mod report;
 pub mod scaling;
 pub mod text;
 pub mod yaml;
