@@ -122,7 +122,10 @@ fn failed(record: &Record) -> Option<Bottleneck> {
     Some(note(
         record,
         format!("{failed} of {all} documents failed"),
-        format!("their pairs are missing from the dataset: {}% of the documents", number(failed as f64 * 100.0 / all as f64)),
+        format!(
+            "their pairs are missing from the dataset: {}% of the documents",
+            number(failed as f64 * 100.0 / all as f64)
+        ),
         if reasons.is_empty() { "the record names no reason".into() } else { reasons.join("; ") },
     ))
 }

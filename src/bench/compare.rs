@@ -26,6 +26,11 @@ impl<'a> Side<'a> {
         Self::pooled(&entry.record.id, vec![entry])
     }
 
+    /// Whether it has no record.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     fn is_local(&self) -> bool {
         self.entries.iter().all(|entry| entry.record.environment == Some(Environment::Local))
     }
@@ -74,7 +79,8 @@ impl<'a> Side<'a> {
         if offer.local != self.is_local() {
             return Err(format!("{} is not where {} ran", offer.name, self.name));
         }
-        let price = offer.per_gpu_hour().ok_or_else(|| format!("the price of {} is not in the file of prices", offer.name))?;
+        let price =
+            offer.per_gpu_hour().ok_or_else(|| format!("the price of {} is not in the file of prices", offer.name))?;
         let hours = self.totals.gpu_hours_per_pdf().ok_or_else(|| self.reason("results.gpu_hours"))?;
         Ok(price * hours)
     }
@@ -108,11 +114,7 @@ const FIGURES: [Figure; 13] = [
         of: |s| s.most(|r| r.results.max_cpu_memory_gb),
     },
     Figure { label: "pairs a document", path: "results.qa_pairs_generated", of: |s| s.totals.pairs_per_pdf() },
-    Figure {
-        label: "GPU-hours an accepted pair",
-        path: "results.gpu_hours",
-        of: |s| s.totals.gpu_hours_per_pair(),
-    },
+    Figure { label: "GPU-hours an accepted pair", path: "results.gpu_hours", of: |s| s.totals.gpu_hours_per_pair() },
     Figure { label: "prefix cache hit rate", path: "results.tokens.cached", of: |s| s.hit_rate() },
     Figure {
         label: "mean overall mark",
@@ -124,11 +126,7 @@ const FIGURES: [Figure; 13] = [
         path: "quality.overall_acceptance_rate",
         of: |s| pooled_by_sample(&s.entries, |e| e.record.quality.overall_acceptance_rate),
     },
-    Figure {
-        label: "documents failed (share)",
-        path: "dataset.pdfs_failed",
-        of: |s| s.totals.failed_share(),
-    },
+    Figure { label: "documents failed (share)", path: "dataset.pdfs_failed", of: |s| s.totals.failed_share() },
 ];
 
 /// The sides in columns; of two sides also the factor, the second by the first.

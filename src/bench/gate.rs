@@ -4,54 +4,8 @@ use serde::Serialize;
 
 use super::book::{Entry, totals};
 use super::scaling::pooled_by_sample;
+pub use crate::config::GateConfig as Rules;
 use crate::model::projection::{BudgetState, Projection};
-
-/// The rules; `None` is no rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rules {
-    /// The most minutes a document.
-    pub max_minutes_per_pdf: Option<f64>,
-    /// The fewest documents an hour.
-    pub min_pdfs_per_hour: Option<f64>,
-    /// The most GPU-hours a document.
-    pub max_gpu_hours_per_pdf: Option<f64>,
-    /// Least mean clarity, 1 to 5.
-    pub min_clarity: Option<f64>,
-    /// Least mean accuracy, 1 to 5.
-    pub min_accuracy: Option<f64>,
-    /// Least mean relevance, 1 to 5.
-    pub min_relevance: Option<f64>,
-    /// Least share of accepted pairs, 0 to 1.
-    pub min_acceptance: Option<f64>,
-    /// The most that the mean overall mark may lie below that of the records before.
-    pub max_quality_drop: Option<f64>,
-    /// The most documents that may fail, 0 to 1.
-    pub max_failed: Option<f64>,
-    /// The worst state of the budget that is allowed.
-    pub budget: Option<BudgetState>,
-    /// Whether a critical issue forbids to go on.
-    pub no_critical_issue: bool,
-}
-
-impl Default for Rules {
-    /// The project's targets: clarity 4.0, accuracy 4.2, relevance 4.0, acceptance 85%, fewer than 5% of the documents
-    /// failed, the projection within the budget, no critical issue. Speed has no rule unless one is written.
-    fn default() -> Self {
-        Self {
-            max_minutes_per_pdf: None,
-            min_pdfs_per_hour: None,
-            max_gpu_hours_per_pdf: None,
-            min_clarity: Some(4.0),
-            min_accuracy: Some(4.2),
-            min_relevance: Some(4.0),
-            min_acceptance: Some(0.85),
-            max_quality_drop: Some(0.2),
-            max_failed: Some(0.05),
-            budget: Some(BudgetState::Close),
-            no_critical_issue: true,
-        }
-    }
-}
 
 /// The budget and what is projected against it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -104,9 +58,7 @@ fn compared(rule: String, value: Option<f64>, digits: usize, why: &str, holds: i
 /// Judges one record. `before` are the records of work before it.
 pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&BudgetFigures>) -> Decision {
     let record = &entry.record;
-    let why = |path: &str| {
-        record.not_measured.get(path).cloned().unwrap_or_else(|| super::yaml::UNSAID.to_owned())
-    };
+    let why = |path: &str| record.not_measured.get(path).cloned().unwrap_or_else(|| super::yaml::UNSAID.to_owned());
     let mut findings = Vec::new();
     let results = &record.results;
     if let Some(most) = rules.max_minutes_per_pdf {
@@ -136,18 +88,20 @@ pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&B
     }
     if let Some(drop) = rules.max_quality_drop {
         let rule = format!("mean overall mark at most {drop} below the records before");
-        findings.push(match (pooled_by_sample(before, |e| e.record.quality.avg_overall_score), quality.avg_overall_score) {
-            (Some(old), Some(new)) => {
-                Finding { rule, figures: format!("{old:.2} before, {new:.2} now"), holds: Some(old - new <= drop) }
-            }
-            // The first record has nothing to fall below.
-            (None, Some(new)) => {
-                Finding { rule, figures: format!("{new:.2}; no record before it has marks"), holds: Some(true) }
-            }
-            (_, None) => {
-                Finding { rule, figures: format!("not known: {}", why("quality.avg_overall_score")), holds: None }
-            }
-        });
+        findings.push(
+            match (pooled_by_sample(before, |e| e.record.quality.avg_overall_score), quality.avg_overall_score) {
+                (Some(old), Some(new)) => {
+                    Finding { rule, figures: format!("{old:.2} before, {new:.2} now"), holds: Some(old - new <= drop) }
+                }
+                // The first record has nothing to fall below.
+                (None, Some(new)) => {
+                    Finding { rule, figures: format!("{new:.2}; no record before it has marks"), holds: Some(true) }
+                }
+                (_, None) => {
+                    Finding { rule, figures: format!("not known: {}", why("quality.avg_overall_score")), holds: None }
+                }
+            },
+        );
     }
     if let Some(most) = rules.max_failed {
         let failed = totals([entry]).failed_share();
@@ -184,11 +138,14 @@ pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&B
 }
 
 fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
-    let rule = format!("the projection is {} the budget", match worst {
-        BudgetState::Within => "within",
-        BudgetState::Close => "within or close to",
-        BudgetState::Over => "whatever it is beside",
-    });
+    let rule = format!(
+        "the projection is {} the budget",
+        match worst {
+            BudgetState::Within => "within",
+            BudgetState::Close => "within or close to",
+            BudgetState::Over => "whatever it is beside",
+        }
+    );
     let Some(budget) = budget else {
         let figures = "not known: no budget is configured (budget.gpu_hours)".into();
         return Finding { rule, figures, holds: None };
@@ -267,7 +224,9 @@ mod tests {
             ]
         );
         // What cannot be said is no go, and says why.
-        assert!(decision.findings.iter().any(|f| f.holds.is_none() && f.figures == "not known: the record does not say"));
+        assert!(
+            decision.findings.iter().any(|f| f.holds.is_none() && f.figures == "not known: the record does not say")
+        );
     }
 
     #[test]

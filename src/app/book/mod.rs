@@ -68,6 +68,7 @@ pub enum BookCommand {
     Show {
         /// Its id, or the beginning of it; by default all are listed
         id: Option<String>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show the quick form
@@ -82,6 +83,7 @@ pub enum BookCommand {
         /// Folder of the ladder's manifests [default: that of the records' rungs]
         #[arg(long, value_name = "DIR")]
         manifests: Option<PathBuf>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
@@ -90,8 +92,10 @@ pub enum BookCommand {
     },
     /// What the whole corpus will take: GPU-hours against the budget, and cost
     Project {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
@@ -102,6 +106,7 @@ pub enum BookCommand {
     Compare {
         /// Two or more ids, or beginnings of ids
         ids: Vec<String>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
@@ -110,8 +115,10 @@ pub enum BookCommand {
     },
     /// Decide whether to go on to the next batch; exit code 0 is go, 4 is no-go
     Gate {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// The record that is judged, by the beginning of its id; by default the last
@@ -123,8 +130,10 @@ pub enum BookCommand {
     },
     /// Write the report of all records
     Report {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// The report
@@ -151,7 +160,9 @@ pub async fn run(command: BookCommand) -> anyhow::Result<Exit> {
         BookCommand::Gate { outlook, place, record, json } => {
             decide::gate(&place.dir, &outlook, record.as_deref(), json)
         }
-        BookCommand::Report { outlook, place, out, notes } => report::report(&place.dir, &outlook, &out, notes.as_deref()),
+        BookCommand::Report { outlook, place, out, notes } => {
+            report::report(&place.dir, &outlook, &out, notes.as_deref())
+        }
     }
 }
 

@@ -59,13 +59,13 @@ pub struct RecordArgs {
 
 impl RecordArgs {
     /// The record of a run that just ended, under `id`.
-    pub fn after_run(id: String, manifest: Option<PathBuf>) -> Self {
+    pub fn after_run(id: String) -> Self {
         Self {
             state: Vec::new(),
             id: Some(id),
             describe: None,
             dir: files::DEFAULT_DIR.into(),
-            manifest,
+            manifest: None,
             from_attempt: None,
             set: Vec::new(),
             ratings: None,
@@ -83,7 +83,11 @@ pub fn plain(text: &str) -> Result<String, String> {
     let good = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= 100
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    if good { Ok(text.into()) } else { Err("give letters, digits and `._-`, at most 100, beginning with a letter or digit".into()) }
+    if good {
+        Ok(text.into())
+    } else {
+        Err("give letters, digits and `._-`, at most 100, beginning with a letter or digit".into())
+    }
 }
 
 /// Makes a record and shows where it is.

@@ -36,7 +36,11 @@ pub(super) fn key(report: &Report<'_>) -> String {
         table.row(vec![name.into(), cell, over.clone()]);
     }
     for (name, of, path) in [
-        ("mean clarity", (|e: &Entry| e.record.quality.avg_clarity_score) as fn(&Entry) -> Option<f64>, "quality.avg_clarity_score"),
+        (
+            "mean clarity",
+            (|e: &Entry| e.record.quality.avg_clarity_score) as fn(&Entry) -> Option<f64>,
+            "quality.avg_clarity_score",
+        ),
         ("mean accuracy", |e| e.record.quality.avg_accuracy_score, "quality.avg_accuracy_score"),
         ("mean relevance", |e| e.record.quality.avg_relevance_score, "quality.avg_relevance_score"),
         ("mean overall mark", |e| e.record.quality.avg_overall_score, "quality.avg_overall_score"),
@@ -45,7 +49,11 @@ pub(super) fn key(report: &Report<'_>) -> String {
         let rated: u64 = work.iter().filter(|e| of(e).is_some()).filter_map(|e| e.record.quality.sample_size).sum();
         let by = by_whom(&work);
         let cell = table.number(pooled_by_sample(&work, of), || why(path)(&work));
-        let over = if rated > 0 { format!("{} pairs rated by {by}", crate::bench::text::grouped(rated)) } else { over.clone() };
+        let over = if rated > 0 {
+            format!("{} pairs rated by {by}", crate::bench::text::grouped(rated))
+        } else {
+            over.clone()
+        };
         table.row(vec![name.into(), cell, over]);
     }
     table.markdown()
@@ -119,11 +127,9 @@ pub(super) fn usage(report: &Report<'_>) -> String {
     text.push_str("\nEvery record counts here, experiments too: they use GPU time like anything else.\n");
     let last = report.book.rungs().last().copied();
     match last.filter(|entry| entry.record.rung.as_ref().is_some_and(|r| r.documents == r.corpus_documents)) {
-        Some(entry) => text.push_str(&format!(
-            "\nThe whole corpus is processed ({}). {}",
-            entry.record.id,
-            issues(&entry.record)
-        )),
+        Some(entry) => {
+            text.push_str(&format!("\nThe whole corpus is processed ({}). {}", entry.record.id, issues(&entry.record)))
+        }
         None => text.push_str("\nProduction (the last rung, the whole corpus) is not recorded.\n"),
     }
     text
@@ -166,7 +172,10 @@ pub(super) fn scaling(report: &Report<'_>) -> String {
         }
         for (name, of) in figures {
             let found = slope(entries.iter().copied(), of);
-            let why = || "an interval needs three batches of at least 5 documents with this figure, of different sizes".to_owned();
+            let why = || {
+                "an interval needs three batches of at least 5 documents with this figure, of different sizes"
+                    .to_owned()
+            };
             let percent = |part: f64| format!("{}%", number(part * 100.0));
             let cells = vec![
                 environment.as_str().to_owned(),

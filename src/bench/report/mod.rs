@@ -11,6 +11,9 @@ use super::ladder::Ladder;
 use super::outlook::Outlook;
 use super::prices::Prices;
 
+pub use outlook::findings;
+pub use rungs::table as rung_table;
+
 /// What a report is made of.
 pub struct Report<'a> {
     /// The records.
@@ -80,6 +83,16 @@ impl Report<'_> {
             page.push_str(&format!("\n## {heading}\n\n{}\n", section.trim_end()));
         }
         page
+    }
+
+    /// The section on projections.
+    pub fn projections(&self) -> String {
+        outlook::projections(self)
+    }
+
+    /// The section on cost.
+    pub fn cost(&self) -> String {
+        outlook::cost(self)
     }
 
     fn notes(&self) -> String {

@@ -18,7 +18,8 @@ pub(super) fn projections(report: &Report<'_>) -> String {
         text.push_str(&format!("Not known: {}.\n", outlook.reason.as_deref().unwrap_or_default()));
         return text;
     };
-    let mut table = Table::new(&["from", "documents", "GPU-hours a document", "expected for the whole corpus", "low", "high"]);
+    let mut table =
+        Table::new(&["from", "documents", "GPU-hours a document", "expected for the whole corpus", "low", "high"]);
     let work = report.book.work();
     let mut add = |name: String, entries: &[&Entry]| {
         let sums = totals(entries.iter().copied());
@@ -88,7 +89,8 @@ pub(super) fn cost(report: &Report<'_>) -> String {
         Ok(prices) => *prices,
         Err(why) => return format!("Not known: {why}.\n"),
     };
-    let mut text = format!("Prices in {} as of {}, from the file of prices; edit it there.\n\n", prices.currency, prices.as_of);
+    let mut text =
+        format!("Prices in {} as of {}, from the file of prices; edit it there.\n\n", prices.currency, prices.as_of);
     text.push_str(&table(report, prices).markdown());
     text.push_str(
         "\nThe best case is the lower end of the interval of all GPU-hours, the worst the upper end. Savings are what \
@@ -104,7 +106,8 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
     let environment = outlook.environment;
     let alike = environment.map_or_else(|| report.book.work(), |environment| report.book.in_environment(environment));
     let per_pair = totals(alike.iter().copied()).gpu_hours_per_pair();
-    let mut table = Table::new(&["offer", "a GPU-hour", "best case", "expected", "worst case", "savings", "an accepted pair"]);
+    let mut table =
+        Table::new(&["offer", "a GPU-hour", "best case", "expected", "worst case", "savings", "an accepted pair"]);
     let unknown = outlook.reason.clone().unwrap_or_else(|| "no record has work".into());
     for offer in &prices.offers {
         let price = || format!("the price of {} is not in the file of prices", offer.name);
@@ -139,11 +142,7 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
                 "–".into()
             },
             table.number(per_pair.and_then(|hours| offer.cost(hours)), || {
-                if offer.per_hour.is_none() {
-                    price()
-                } else {
-                    "GPU-hours an accepted pair are not known".into()
-                }
+                if offer.per_hour.is_none() { price() } else { "GPU-hours an accepted pair are not known".into() }
             }),
         ];
         table.row(cells);
@@ -167,7 +166,7 @@ pub(super) fn decision(report: &Report<'_>) -> String {
 }
 
 /// The rules with their figures.
-pub(crate) fn findings(decision: &crate::bench::gate::Decision) -> Table {
+pub fn findings(decision: &crate::bench::gate::Decision) -> Table {
     let mut table = Table::new(&["rule", "figures", "holds"]);
     for finding in &decision.findings {
         let holds = match finding.holds {

@@ -25,7 +25,7 @@ pub(super) fn section(report: &Report<'_>) -> String {
 }
 
 /// The rungs in a table, those of the ladder that are not done too.
-pub(crate) fn table(rungs: &[&Entry], ladder: Option<&crate::bench::ladder::Ladder>) -> Table {
+pub fn table(rungs: &[&Entry], ladder: Option<&crate::bench::ladder::Ladder>) -> Table {
     let mut table = Table::new(&[
         "rung",
         "where",
