@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench
+.PHONY: help build demo test check crash memory adaptive outage bench ladder
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lints, dependencies and licences"
 	@echo "make crash   the long SIGKILL loop (N=$(N) kills)"
 	@echo "make bench   the flow beside a bare client loop, on this machine"
+	@echo "make ladder  the ladder of growing batches by simulation, and its report"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
 	@echo "make outage  a minute without server, a minute of overload"
@@ -48,3 +49,6 @@ outage:
 
 bench: build
 	$(QAFLOW) bench flow --all
+
+ladder:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture ladder::the_whole_ladder

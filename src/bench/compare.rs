@@ -214,8 +214,8 @@ mod tests {
         assert_eq!(row("documents an hour"), ["6.897", "40", "5.8 ×"]);
         assert_eq!(row("GPU-hours a document"), ["0.29", "0.15", "0.5172 ×"]);
         // 4 $ × 0.15; the local machine is not rented there.
-        assert_eq!(row("USD a document at AWS p4d.24xlarge"), ["not known (8)", "0.6", "not known"]);
-        assert!(shown.contains("(8) AWS p4d.24xlarge is not where local ran"), "{shown}");
+        assert_eq!(row("USD a document at AWS p4d.24xlarge"), ["not known (3)", "0.6", "not known"]);
+        assert!(shown.contains("(3) AWS p4d.24xlarge is not where local ran"), "{shown}");
         assert!(!shown.contains("campus"), "no side has a price there");
     }
 }

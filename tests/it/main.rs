@@ -7,12 +7,15 @@ mod support;
 
 mod bad_input;
 mod bench;
+mod book;
 mod command_line;
 mod crash;
 mod damage;
 mod endpoints;
+mod ladder;
 mod layers;
 mod memory;
 mod pdfs;
+mod recompute;
 mod redo;
 mod samples;
