@@ -156,6 +156,9 @@ struct RunCommand {
     /// Take share I (from 0) of N of the corpus, by content; each share needs a --state and --out of its own
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
+    /// Raise the budget of GPU time by so many GPU-hours, for good, and go on
+    #[arg(long, value_name = "HOURS", value_parser = gpu_hours)]
+    extend_budget: Option<f64>,
     /// Override a configuration value; see below
     #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
     set: Vec<String>,
@@ -243,6 +246,13 @@ fn shard(text: &str) -> Result<Shard, String> {
     parts.and_then(|(i, n)| Shard::new(i, n)).ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
 }
 
+fn gpu_hours(text: &str) -> Result<f64, String> {
+    let hours: Option<f64> = text.parse().ok();
+    hours
+        .filter(|hours| *hours > 0.0 && *hours <= 1e8)
+        .ok_or_else(|| "give it as a number of GPU-hours above 0, as in 50 or 0.5".into())
+}
+
 impl Cli {
     fn start_log(&self) {
         use crate::telemetry::log::{LogFormat, start};
@@ -315,8 +325,9 @@ fn report(error: &anyhow::Error) {
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) => {
-            let RunCommand { config, input, manifest, state, out, limit, shard, set, bench, json } = run;
-            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, bench, json }).await
+            let RunCommand { config, input, manifest, state, out, limit, shard, extend_budget, set, bench, json } = run;
+            let args = RunArgs { config, input, manifest, state, out, limit, shard, extend_budget, set, bench, json };
+            crate::app::run::run(args).await
         }
         Command::Status { state, json, watch } => {
             crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await

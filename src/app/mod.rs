@@ -2,17 +2,23 @@
 
 pub mod bench;
 pub mod book;
+pub mod budget;
 pub mod build;
 pub mod doctor;
 pub mod export;
 pub mod failures;
+pub mod gpu_status;
+pub mod gpu_time;
+pub mod ledger;
 pub mod model_pull;
+pub(crate) mod places;
 pub mod progress;
 pub mod run;
 pub mod signals;
 pub mod simulate_llm;
 pub mod state;
 pub mod status;
+pub mod tally;
 pub mod verify;
 
 /// What a command's exit code says. The numbers are a promise.

@@ -66,6 +66,9 @@ pub struct Status {
     pub model: ModelStatus,
     /// Estimated seconds to the end, if anything can be said.
     pub eta_seconds: Option<f64>,
+    /// GPU time and its budget.
+    #[serde(default)]
+    pub gpu: super::gpu_status::GpuStatus,
 }
 
 /// What a stage is doing.
@@ -198,6 +201,7 @@ pub fn take(
         eta_seconds: (phase == Phase::Running).then(|| eta(plan, &stages, unseen)).flatten(),
         stages,
         model,
+        gpu: super::gpu_status::GpuStatus::default(),
     })
 }
 

@@ -8,12 +8,15 @@ use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
-use super::{Exit, UsageError, grouped, signals, spoken};
+use super::tally::Tallied;
+use super::{Exit, UsageError, grouped, places, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
 use crate::llm::endpoints::EndpointStatus;
+use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
@@ -42,6 +45,8 @@ pub struct RunArgs {
     pub limit: Option<usize>,
     /// The share of the corpus.
     pub shard: Option<Shard>,
+    /// GPU-hours by which the budget is extended.
+    pub extend_budget: Option<f64>,
     /// `--set`.
     pub set: Vec<String>,
     /// Leave a benchmark record of this name.
@@ -55,7 +60,7 @@ pub struct RunArgs {
 /// # Errors
 /// Whatever ends the run; everything committed is kept.
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    let stop = Stop::default();
+    let (began, stop) = (Instant::now(), Stop::default());
     signals::listen(&stop).context("cannot listen for signals")?;
     if let Some(id) = &args.bench {
         super::book::record::check_name(id)?;
@@ -67,8 +72,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
-    apart_from_input(&args, &loaded, &[("state", &state_dir), ("results", &out)])?;
-    writable(&out)?;
+    let given = !args.input.is_empty() || args.manifest.is_some();
+    let inputs = if given { &args.input } else { &loaded.run.input };
+    places::apart_from_input(inputs, &[("state", &state_dir), ("results", &out)])?;
+    places::writable(&out)?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -76,7 +83,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
-    if let Some(address) = loaded.run.prometheus {
+    if let Some(address) = loaded.run.telemetry.prometheus {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
     }
@@ -85,10 +92,30 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let mut plan = build::plan(&loaded, &args.config, &out, &flow);
-    let (inputs, manifest) = given(&args, &loaded);
+    let (inputs, manifest) = input_of(&args, &loaded);
     super::book::record::note_input(&mut plan, inputs, manifest);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
-    let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
+    Engine::seed(&flow, state.store.as_ref(), commit.as_ref()).await?;
+    let from = Beginning {
+        plan: &plan,
+        state: &state,
+        listing: &listing,
+        limit: args.limit,
+        shard: args.shard,
+        budget: loaded.run.budget,
+        extend: args.extend_budget,
+        began,
+    };
+    let monitor = gpu_time::monitor(loaded.run.telemetry.gpu, model.backend.clone()).await?;
+    let (gpu, entries) = match GpuTime::begin(&from, monitor, !everything_ended(&plan, state.store.as_ref())?)? {
+        Begun::Yes(gpu, entries) => (gpu, entries),
+        Begun::UsedUp(why) => {
+            tracing::error!("{why}");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let attempt = begin(&state, commit.as_ref(), &plan, found, entries).await?;
+    let commit: Arc<dyn Commit> = Arc::new(Tallied::new(commit, state.store(), gpu.tally()));
     let progress = Arc::new(Progress::new(flow.nodes.len()));
     tracing::info!(
         run = plan.run_id,
@@ -106,6 +133,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         attempt: attempt.clone(),
         backend: model.backend.clone(),
         stop: stop.clone(),
+        gpu: gpu.clone(),
     };
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
@@ -119,6 +147,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
                 let mut status = watch.status(Phase::Failed)?;
                 status.reason = Some(error.to_string());
                 let _ = status.write(&state.dir);
+                let _ = gpu.end(commit.as_ref(), AttemptEnd::Failed { reason: error.to_string() }).await;
                 return Err(error.into());
             },
             () = stop.wait() => {}
@@ -128,6 +157,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // From here on the state is this plan's: not before, lest a run that cannot begin changes what `export` writes.
     commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?)]).await?;
     let watcher = tokio::spawn(watch.clone().keep());
+    let keeper = tokio::spawn(gpu.clone().keep(Arc::clone(&commit), Arc::clone(&progress), stop.clone()));
     let engine = Engine {
         flow: Arc::clone(&flow),
         store: state.store(),
@@ -137,12 +167,19 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         progress: Arc::clone(&progress),
     };
     let ended = engine.run(documents(listing)).await;
-    watcher.abort();
-    let _ = watcher.await;
+    for task in [watcher, keeper] {
+        task.abort();
+        let _ = task.await;
+    }
+    if let Err(error) = gpu.end(commit.as_ref(), end_of(&ended)).await {
+        tracing::warn!("the ledger's last entry cannot be written: {error}");
+    }
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    let exit = finish(&args, &state, &plan, &watch, ended, &out)?;
+    let exit = finish(&args, &state, &plan, &watch, ended, &out);
+    gpu.close(&state);
+    let exit = exit?;
     if let Some(id) = args.bench.clone().filter(|_| exit != Exit::Interrupted) {
         let record = super::book::record::RecordArgs::after_run(id);
         super::book::record::of_states(&record, &[&state]).await?;
@@ -151,7 +188,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
 }
 
 /// Inputs and manifest: the command line's, else the configuration's.
-fn given<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Option<&'a Path>) {
+fn input_of<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Option<&'a Path>) {
     if !args.input.is_empty() || args.manifest.is_some() {
         (&args.input, args.manifest.as_deref())
     } else {
@@ -161,7 +198,7 @@ fn given<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Op
 
 /// The documents that the run is given: the command line's, else the configuration's.
 fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
-    let (inputs, manifest) = given(args, loaded);
+    let (inputs, manifest) = input_of(args, loaded);
     if inputs.is_empty() && manifest.is_none() {
         return Err(build::no_input());
     }
@@ -169,47 +206,18 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     Ok(listing.with_shard(args.shard).with_limit(args.limit))
 }
 
-/// Neither state nor results may lie in a folder of the input: the next run would take them for documents.
-fn apart_from_input(args: &RunArgs, loaded: &Configuration, folders: &[(&str, &Path)]) -> anyhow::Result<()> {
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let inputs = if given { &args.input } else { &loaded.run.input };
-    for (name, folder) in folders {
-        // Of a folder that is not there yet, the part that is.
-        let there = folder.ancestors().find_map(|part| {
-            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
-            let whole = part.canonicalize().ok()?;
-            Some(whole.join(folder.strip_prefix(part).unwrap_or(Path::new(""))))
-        });
-        for input in inputs.iter().filter(|input| input.is_dir()) {
-            if let (Some(there), Ok(input)) = (&there, input.canonicalize())
-                && there.starts_with(&input)
-            {
-                return Err(UsageError(format!(
-                    "the {name} folder {} lies in the input folder {}, and would be taken for documents: put it elsewhere",
-                    folder.display(),
-                    input.display()
-                ))
-                .into());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the results can be written, before any work is spent.
-fn writable(out: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make the results folder {}", out.display()))?;
-    let probe = out.join(".qaflow-write-test");
-    std::fs::write(&probe, b"")
-        .and_then(|()| std::fs::remove_file(&probe))
-        .with_context(|| format!("cannot write to the results folder {}", out.display()))
-}
-
-/// Notes the attempt in the state, and in a new one the plan.
-async fn begin(state: &State, commit: &dyn Commit, plan: &Plan, documents_found: u64) -> anyhow::Result<Attempt> {
+/// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.
+async fn begin(
+    state: &State,
+    commit: &dyn Commit,
+    plan: &Plan,
+    documents_found: u64,
+    ledger: Vec<Change>,
+) -> anyhow::Result<Attempt> {
     let number = state.attempts()? + 1;
     let started = super::now();
-    let mut changes = vec![meta(ATTEMPTS, number.to_string().into_bytes())];
+    let mut changes = ledger;
+    changes.push(meta(ATTEMPTS, number.to_string().into_bytes()));
     if state.text(CREATED)?.is_none() {
         changes.push(meta(PLAN, serde_json::to_vec(plan).context("cannot write the plan")?));
         changes.push(meta(CREATED, started.clone().into_bytes()));
@@ -270,6 +278,7 @@ struct Watch {
     attempt: Attempt,
     backend: Backend,
     stop: Stop,
+    gpu: GpuTime,
 }
 
 impl Watch {
@@ -287,7 +296,9 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)
+        let mut status = progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        status.gpu = self.gpu.status();
+        Ok(status)
     }
 
     async fn keep(self) {
@@ -338,7 +349,8 @@ fn finish(
     }
     match ended? {
         RunEnd::Interrupted(why) => {
-            tracing::info!("{why}: everything received is kept; the same command goes on");
+            let how = if watch.gpu.budget_stopped() { "" } else { "; the same command goes on" };
+            tracing::info!("{why}: everything received is kept{how}");
             if args.json {
                 super::export::print(&serde_json::to_string(&status)?);
             }
@@ -479,6 +491,7 @@ pub(super) fn facts(state: &State, plan: &Plan, finished: bool) -> anyhow::Resul
         model_calls: model.calls,
         prompt_tokens: model.usage.prompt_tokens,
         completion_tokens: model.usage.completion_tokens,
+        ledger: super::ledger::manifest(state.store.as_ref())?,
         remarks: super::export::remarks(plan),
     })
 }

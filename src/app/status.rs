@@ -107,6 +107,9 @@ fn render(status: &Status, dir: &Path, age: Option<Duration>) -> String {
             let _ = write!(outages, "\nOUT for {out}: {} ({reason}); it is probed, and the flow waits", endpoint.url);
         }
     }
+    if let Some(line) = status.gpu.line() {
+        let _ = write!(outages, "\n{line}");
+    }
     format!(
         "{}: {head}\nstate {}, attempt {}, {} in this attempt\n\n{}\nmodel {}: {} of {} slots in use, {} waiting; {} answers, {} prompt and {} completion tokens{cache}{outages}",
         status.run_id,

@@ -307,6 +307,8 @@ fn broken_lineage(
 fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
     state.lease.check()?;
     let mut repaired = state.store.set_aside_damaged()?.len() as u64;
+    // What is made pending again below must not count as what a killed attempt did.
+    super::ledger::settle(plan, state.store.as_ref())?;
     let audit = state.store.audit()?;
     let mut changes = Vec::new();
     let mut beyond = 0;

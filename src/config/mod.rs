@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::model::graph::Graph;
 use crate::model::params::{Documented, Fault, Node, Place};
 
+mod budget;
 mod env;
 mod forms;
 mod gate;
@@ -19,14 +20,17 @@ mod overrides;
 mod pipeline;
 pub mod reference;
 mod run;
+mod telemetry;
 mod yaml;
 
+pub use budget::BudgetConfig;
 pub use env::Lookup;
 pub use gate::GateConfig;
 pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, StructuredOutput};
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};
 pub use run::{Environment, RunConfig, StoreConfig};
+pub use telemetry::TelemetryConfig;
 
 use overrides::{Override, Target};
 

@@ -1,13 +1,14 @@
 //! The run file: what is run, where it is kept, and how fast it goes.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::forms::{duration, is_plain_name, optional_path, paths, wrong};
+use super::budget::{self, BudgetConfig};
+use super::forms::{duration, is_plain_name, optional_path, paths};
 use super::gate::{GateConfig, read_gate};
 use super::llm::{LlmConfig, read_llm};
-use crate::model::params::{Documented, Fault, Node, Reader, Value};
+use super::telemetry::{self, TelemetryConfig};
+use crate::model::params::{Documented, Fault, Node, Reader};
 
 /// A run, as its file and the command line describe it.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,10 +35,12 @@ pub struct RunConfig {
     pub max_failure_ratio: f64,
     /// The store.
     pub store: StoreConfig,
+    /// What is measured, and where it is read.
+    pub telemetry: TelemetryConfig,
+    /// How much GPU time the run may use; `None`: any.
+    pub budget: Option<BudgetConfig>,
     /// The rules by which `qaflow bench gate` decides.
     pub gate: GateConfig,
-    /// Where Prometheus reads the metrics; `None`: nowhere.
-    pub prometheus: Option<SocketAddr>,
 }
 
 /// Where a run takes place.
@@ -155,20 +158,9 @@ pub(super) fn read(
             "how long the process that holds the state may be silent before another may take over",
         ),
     });
+    let telemetry = reader.section("telemetry", telemetry::read);
+    let budget = reader.section("budget", budget::read);
     let gate = reader.section("gate", read_gate);
-    let prometheus = reader.section("telemetry", |r| {
-        let form = "off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464";
-        let node = r.raw("prometheus", form, "off", "where Prometheus reads the metrics")?;
-        match &node.value {
-            Value::Bool(false) => None,
-            Value::Text(text) if text == "off" => None,
-            Value::Text(text) if text.parse::<SocketAddr>().is_ok() => text.parse().ok(),
-            _ => {
-                wrong(r, "prometheus", node, form);
-                None
-            }
-        }
-    });
     let llm = reader.section("llm", |r| read_llm(r, tree.get("llm")));
     reader.finish();
     let llm = llm.with_endpoints(tree.get("llm"), faults, warnings, documented);
@@ -184,8 +176,9 @@ pub(super) fn read(
         shutdown_grace,
         max_failure_ratio,
         store,
+        telemetry,
+        budget,
         gate,
-        prometheus,
     }
 }
 

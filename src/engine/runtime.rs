@@ -156,6 +156,15 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Makes pending in every stage what the stages that feed it have made already, after a change of the graph. A run
+    /// does so itself; whoever counts what is pending before it starts does it first. Doing it twice changes nothing.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn seed(flow: &Flow, store: &dyn Store, commit: &dyn Commit) -> Result<(), EngineError> {
+        seed_edges(flow, store, commit).await.map(|_| ())
+    }
+
     /// Runs until everything is done or the run is asked to stop.
     ///
     /// The documents are those of the input, each once; those that the store knows already are passed over.

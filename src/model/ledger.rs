@@ -71,9 +71,12 @@ pub struct AttemptRecord {
     pub items: BTreeMap<String, StageCounts>,
     /// Documents of which the last item ended in this attempt.
     pub documents_done: u64,
-    /// GPU-hours by which this attempt's command extended the budget; 0 if it did not.
-    #[serde(default)]
+    /// GPU-hours by which this attempt's command asked to extend the budget.
+    pub budget_extension_asked: Option<f64>,
+    /// GPU-hours by which it was extended: 0 where the same command only went on after an interruption.
     pub budget_extended_gpu_hours: f64,
+    /// Whether the used-up budget ended the attempt.
+    pub budget_stopped: bool,
     /// The accounts when the attempt began, from which the changes above are computed.
     pub at_start: Accounts,
 }

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The fewest documents done from which anything is projected.
-pub const LEAST_DOCUMENTS: usize = 3;
+pub const LEAST_DOCUMENTS: usize = 5;
 
 /// What a run will have used when it is done, in the unit of what it was computed from (GPU-hours).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,7 @@ pub fn project_sized(done: &[Measured], ahead: &[Ahead], overhead: f64, seed: u6
     groups.push(Group::of(done, |one| one.bytes, bytes));
     groups.push(Group::of(done, |one| one.chunks, chunks));
     groups.retain(|group| group.rest.documents > 0.0);
+    groups.sort_by(|a, b| b.rest.documents.total_cmp(&a.rest.documents));
     let spent = ahead.iter().map(|one| one.used).sum();
     project_groups(done, &groups, spent, overhead, seed)
 }
@@ -181,22 +182,22 @@ impl Group {
         Self { sizes: done.iter().map(size).collect(), rest }
     }
 
-    /// From the documents done at `picks`.
-    fn estimate(&self, done: &[Measured], picks: &[usize]) -> Option<Estimate> {
+    /// From the documents done at `picks`, which took what `used` says.
+    fn estimate(&self, picks: &[usize], used: &[f64]) -> Option<Estimate> {
         let n = picks.len() as f64;
         let (mut x, mut y) = (0.0, 0.0);
-        for at in picks {
+        for (at, used) in picks.iter().zip(used) {
             x += self.sizes[*at];
-            y += done[*at].used;
+            y += used;
         }
         if x <= 0.0 {
             return None;
         }
         let ratio = y / x;
         let (mut squares, mut relative) = (0.0, 0.0);
-        for at in picks {
+        for (at, used) in picks.iter().zip(used) {
             let size = self.sizes[*at];
-            let residual = done[*at].used - ratio * size;
+            let residual = used - ratio * size;
             squares += residual * residual;
             if size > 0.0 {
                 relative += residual * residual / size;
@@ -213,44 +214,50 @@ impl Group {
 /// How often the sample is drawn anew: the ends of the interval are then known to about a tenth of a standard error.
 const DRAWS: usize = 1_000;
 /// With more documents done than this, or more of them ahead, sums are drawn from their normal limit.
-const MANY: usize = 400;
-/// The part of the interval left out at each end.
-const TAIL: f64 = 0.05;
+const MANY: usize = 1_000;
+/// The 95% quantile of the standard normal distribution.
+const NORMAL_95: f64 = 1.645;
+/// The part of the draws left out at each end. For an interval that holds the truth in 90 of 100 runs it is less than
+/// 5%: with few documents of skewed sizes a nominal 90% holds it in 75 to 88 only, for the largest have not been seen.
+/// Calibrated (Beran 1987, *Prepivoting to reduce level error of confidence sets*, gives the idea) by simulation with
+/// lognormal sizes; the test at the end of this file holds it to that.
+const TAIL: f64 = 0.02;
 
 fn project_groups(done: &[Measured], groups: &[Group], spent: f64, overhead: f64, seed: u64) -> Option<Projection> {
     if done.len() < LEAST_DOCUMENTS {
         return None;
     }
-    let certain: f64 = done.iter().map(|one| one.used).sum();
+    let used: Vec<f64> = done.iter().map(|one| one.used).collect();
+    let certain: f64 = used.iter().sum();
     let everyone: Vec<usize> = (0..done.len()).collect();
-    let estimates: Vec<Estimate> = groups.iter().map(|group| group.estimate(done, &everyone)).collect::<Option<_>>()?;
+    let estimates: Vec<Estimate> =
+        groups.iter().map(|group| group.estimate(&everyone, &used)).collect::<Option<_>>()?;
     let rest: f64 = estimates.iter().map(|one| one.sum).sum();
     let error: f64 = estimates.iter().map(|one| one.error).sum();
-    let (down, up) = quantiles(done, groups, &estimates, seed);
+    let (down, up) =
+        if done.len() > MANY { (-NORMAL_95, NORMAL_95) } else { quantiles(done, groups, &estimates, seed) };
     let at = |rest: f64| certain + (rest.max(0.0) * (1.0 + overhead)).max(spent);
-    let (low, high) = interval(rest, error, down, up);
+    let (low, high) = (rest + down * error, rest + up * error);
     Some(Projection { expected: at(rest), low: at(low.min(rest)), high: at(high.max(rest)) })
 }
 
-fn interval(rest: f64, error: f64, down: f64, up: f64) -> (f64, f64) {
-    (rest + down * error, rest + up * error)
-}
-
-/// The 5% and 95% quantiles of the studentised error of prediction.
+/// The lower and upper quantiles of the studentised error of prediction.
 fn quantiles(done: &[Measured], groups: &[Group], estimates: &[Estimate], seed: u64) -> (f64, f64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let n = done.len();
     let relatives: Vec<Relative> = groups.iter().map(|group| Relative::of(done, group)).collect();
     let mut errors = Vec::with_capacity(DRAWS);
-    let mut picks = vec![0; n];
+    let (mut picks, mut used) = (vec![0; n], vec![0.0; n]);
+    let spread = groups.first().map_or(0.0, |group| smoothing(done, group));
     for _ in 0..DRAWS {
-        for pick in &mut picks {
+        for (pick, used) in picks.iter_mut().zip(&mut used) {
             *pick = random.usize(..n);
+            *used = done[*pick].used * factor(spread, &mut random);
         }
         let (mut difference, mut scale) = (0.0, 0.0);
         for ((group, whole), relative) in groups.iter().zip(estimates).zip(&relatives) {
-            let Some(drawn) = group.estimate(done, &picks) else { continue };
-            difference += relative.sum_ahead(group, whole, &mut random) - drawn.sum;
+            let Some(drawn) = group.estimate(&picks, &used) else { continue };
+            difference += relative.sum_ahead(group, whole, spread, &mut random) - drawn.sum;
             scale += drawn.error;
         }
         if scale > 0.0 {
@@ -290,7 +297,7 @@ impl Relative {
     }
 
     /// A possible sum over the documents ahead, as if they were drawn from those done.
-    fn sum_ahead(&self, group: &Group, whole: &Estimate, random: &mut fastrand::Rng) -> f64 {
+    fn sum_ahead(&self, group: &Group, whole: &Estimate, spread: f64, random: &mut fastrand::Rng) -> f64 {
         let Some(total) = self.cumulated.last() else { return 0.0 };
         if whole.sum <= 0.0 {
             return 0.0;
@@ -304,14 +311,161 @@ impl Relative {
         for _ in 0..equal as usize {
             let target = random.f64() * total;
             let at = self.cumulated.partition_point(|sum| *sum <= target).min(self.values.len() - 1);
-            sum += self.values[at];
+            sum += self.values[at] * factor(spread, random);
         }
         whole.sum * sum / equal
     }
+}
+
+/// By how much what is drawn is spread, as a standard deviation of the logarithm: the draws are then not confined to
+/// the documents seen. The width is that of a normal kernel (Silverman 1986, *Density Estimation*, section 3.4.2).
+fn smoothing(done: &[Measured], group: &Group) -> f64 {
+    let logs: Vec<f64> = done
+        .iter()
+        .zip(&group.sizes)
+        .filter(|(one, size)| one.used > 0.0 && **size > 0.0)
+        .map(|(one, size)| (one.used / size).ln())
+        .collect();
+    let n = logs.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let mean = logs.iter().sum::<f64>() / n;
+    let variance = logs.iter().map(|log| (log - mean) * (log - mean)).sum::<f64>() / (n - 1.0);
+    1.06 * variance.sqrt() * n.powf(-0.2)
+}
+
+/// A random factor of mean 1 whose logarithm has the standard deviation `spread`.
+fn factor(spread: f64, random: &mut fastrand::Rng) -> f64 {
+    if spread > 0.0 { (spread * normal(random) - spread * spread / 2.0).exp() } else { 1.0 }
 }
 
 /// A standard normal number (Box and Muller 1958).
 fn normal(random: &mut fastrand::Rng) -> f64 {
     let (u, v) = (1.0 - random.f64(), random.f64());
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A corpus: what each document takes, its bytes, its chunks. Sizes are lognormal, of spread `sigma`; bytes tell
+    /// them with an error of spread `noise`, and what a chunk takes varies by a third.
+    fn corpus(random: &mut fastrand::Rng, documents: usize, sigma: f64, noise: f64) -> Vec<Measured> {
+        (0..documents)
+            .map(|_| {
+                let chunks = (3.0 + sigma * normal(random)).exp().round().max(1.0);
+                let bytes = chunks * 2_000.0 * (noise * normal(random)).exp();
+                Measured { used: chunks * 0.001 * (0.3 * normal(random)).exp(), bytes, chunks }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_interval_holds_the_truth_in_85_of_100_runs() {
+        let mut worst = [100, 100];
+        for (sigma, noise) in [(0.6, 0.5), (1.0, 0.3), (1.0, 0.8), (1.4, 0.5)] {
+            for (documents, done) in [(60, 8), (60, 20), (60, 45), (300, 15), (300, 40), (300, 150), (300, 280)] {
+                let mut random = fastrand::Rng::with_seed(20_260_101);
+                let mut held = [0, 0];
+                for run in 0..100 {
+                    let corpus = corpus(&mut random, documents, sigma, noise);
+                    let truth: f64 = corpus.iter().map(|one| one.used).sum();
+                    let used: Vec<f64> = corpus[..done].iter().map(|one| one.used).collect();
+                    let ahead: Vec<Ahead> = corpus[done..]
+                        .iter()
+                        .enumerate()
+                        // A few are chunked already.
+                        .map(|(at, one)| Ahead {
+                            used: 0.0,
+                            size: if at < 5 { Size::Chunks(one.chunks) } else { Size::Bytes(one.bytes) },
+                        })
+                        .collect();
+                    let projections = [
+                        project(&used, documents as u64, 0.0, run).unwrap(),
+                        project_sized(&corpus[..done], &ahead, 0.0, run).unwrap(),
+                    ];
+                    for (held, projection) in held.iter_mut().zip(projections) {
+                        assert!(projection.low <= projection.expected && projection.expected <= projection.high);
+                        *held += usize::from((projection.low..=projection.high).contains(&truth));
+                    }
+                }
+                for (worst, held) in worst.iter_mut().zip(held) {
+                    assert!(held >= 85, "{held} of 100 with sigma {sigma}, noise {noise}, {done} of {documents} done");
+                    *worst = held.min(*worst);
+                }
+            }
+        }
+        println!("worst of 28 cases: {} of 100 from the mean, {} with sizes", worst[0], worst[1]);
+    }
+
+    #[test]
+    fn sizes_narrow_the_interval() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let corpus = corpus(&mut random, 300, 1.0, 0.2);
+        let used: Vec<f64> = corpus[..60].iter().map(|one| one.used).collect();
+        let ahead: Vec<Ahead> =
+            corpus[60..].iter().map(|one| Ahead { used: 0.0, size: Size::Bytes(one.bytes) }).collect();
+        let plain = project(&used, 300, 0.0, 1).unwrap();
+        let sized = project_sized(&corpus[..60], &ahead, 0.0, 1).unwrap();
+        assert!(sized.high - sized.low < 0.6 * (plain.high - plain.low), "{sized:?} {plain:?}");
+    }
+
+    #[test]
+    fn sizes_that_tell_nothing_are_not_used() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut corpus = corpus(&mut random, 200, 0.5, 0.2);
+        // Scanned images: megabytes that say nothing of the text.
+        for one in &mut corpus {
+            one.bytes = (14.0 + 2.0 * normal(&mut random)).exp();
+        }
+        let used: Vec<f64> = corpus[..50].iter().map(|one| one.used).collect();
+        let ahead: Vec<Ahead> =
+            corpus[50..].iter().map(|one| Ahead { used: 0.0, size: Size::Bytes(one.bytes) }).collect();
+        let plain = project(&used, 200, 0.0, 1).unwrap();
+        let sized = project_sized(&corpus[..50], &ahead, 0.0, 1).unwrap();
+        assert!((sized.expected - plain.expected).abs() < 1e-9, "{sized:?} {plain:?}");
+    }
+
+    #[test]
+    fn what_is_certain_is_certain() {
+        let used = [1.0, 2.0, 3.0, 2.0, 2.0, 2.0];
+        let done: Vec<Measured> = used.iter().map(|used| Measured { used: *used, bytes: 1.0, chunks: 1.0 }).collect();
+        // All done: no uncertainty, and no overhead.
+        let all = project(&used, 6, 0.1, 1).unwrap();
+        assert_eq!((all.low, all.expected, all.high), (12.0, 12.0, 12.0));
+        // The overhead is that of the rest alone: four more at two each.
+        let more = project(&used, 10, 0.1, 1).unwrap();
+        assert!((more.expected - 20.8).abs() < 1e-9 && more.low < 20.8 && more.high > 20.8, "{more:?}");
+        assert_eq!(project(&used, 10, 0.1, 1), Some(more), "the same seed gives the same");
+        // A document under way has taken more than any before: that is the least.
+        let giant = Ahead { used: 50.0, size: Size::Bytes(1.0) };
+        assert!(project_sized(&done, &[giant], 0.0, 1).unwrap().low >= 62.0);
+        assert_eq!(project(&used[..4], 10, 0.1, 1), None);
+        // Nothing was used at all, and sizes of zero.
+        let nothing = [Measured { used: 0.0, bytes: 0.0, chunks: 0.0 }; 6];
+        let none = project_sized(&nothing, &[Ahead { used: 0.0, size: Size::Bytes(5.0) }], 0.1, 1).unwrap();
+        assert_eq!((none.low, none.high), (0.0, 0.0));
+    }
+
+    #[test]
+    fn many_documents_take_no_longer() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let corpus = corpus(&mut random, 100_000, 1.0, 0.3);
+        let truth: f64 = corpus.iter().map(|one| one.used).sum();
+        let used: Vec<f64> = corpus[..50_000].iter().map(|one| one.used).collect();
+        let projection = project(&used, 100_000, 0.0, 1).unwrap();
+        assert!((projection.expected / truth - 1.0).abs() < 0.02 && projection.high > projection.low);
+    }
+
+    #[test]
+    fn states_follow_the_budget() {
+        let state = |projected| BudgetState::of(projected, 100.0, 0.9);
+        assert_eq!(
+            [89.9, 90.0, 100.0, 100.1].map(state).map(BudgetState::as_str),
+            ["within", "close", "close", "over"]
+        );
+        assert_eq!(state(200.0).level(), 2);
+    }
 }

@@ -1,5 +1,7 @@
 //! Logs, metrics, GPU figures.
 
 pub mod exporter;
+pub mod gpu;
 pub mod log;
 pub mod metrics;
+pub mod process;

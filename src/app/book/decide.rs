@@ -28,7 +28,11 @@ pub(super) fn asked(outlook: &Outlook) -> anyhow::Result<Asked> {
         let run = build::load(file, &outlook.set)?.run;
         asked.rules = run.gate.clone();
         asked.rules_from = format!("`gate` in {}", file.display());
-        budget(&run, &mut asked.question);
+        if let Some(budget) = run.budget {
+            asked.question.budget = Some(budget.gpu_hours);
+            asked.question.warn_at = budget.warn_at;
+            asked.question.overhead = budget.overhead;
+        }
     }
     if let Some(budget) = outlook.budget {
         asked.question.budget = Some(budget);
@@ -38,8 +42,6 @@ pub(super) fn asked(outlook: &Outlook) -> anyhow::Result<Asked> {
     }
     Ok(asked)
 }
-
-fn budget(_run: &crate::config::RunConfig, _question: &mut Question) {}
 
 /// The decision over one record of a book.
 pub(super) fn decision(book: &Book, asked: &Asked, outlook: &outlook::Outlook, entry: &Entry) -> Decision {

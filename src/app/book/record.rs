@@ -16,9 +16,7 @@ use crate::bench::derive::{QualityTargets, disagreements};
 use crate::bench::ladder::Ladder;
 use crate::bench::record::{Covered, Quality, RatedBy, Record, Rung};
 use crate::bench::yaml;
-use crate::model::ledger::{AttemptRecord, LEDGER_FORMAT, record_name};
 use crate::model::plan::Plan;
-use crate::model::store::Store;
 use crate::store::Identity;
 
 /// What the command line says.
@@ -139,7 +137,8 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
                 last_attempt: last,
             });
         }
-        attempts.push(attempts_of(state.store.as_ref(), from, last)?);
+        let all = crate::app::ledger::attempts(state.store.as_ref())?;
+        attempts.push(all.into_iter().filter(|attempt| (from..=last).contains(&attempt.number)).collect());
         collect(state, &own, &before, &mut found)?;
     }
     if covers.is_empty() {
@@ -207,22 +206,6 @@ fn in_a_line(record: &Record) -> String {
         shown(results.total_time_minutes, "minutes"),
         shown(results.gpu_hours, "GPU-hours"),
     )
-}
-
-/// The ledger's attempts from `first` to `last`; those from before there was a ledger are missing.
-fn attempts_of(store: &dyn Store, first: u64, last: u64) -> anyhow::Result<Vec<AttemptRecord>> {
-    let mut found = Vec::new();
-    for number in first..=last {
-        let Some(bytes) = store.meta(&record_name(number))? else { continue };
-        let name = || format!("attempt {number} in the ledger");
-        let value: Value = serde_json::from_slice(&bytes).with_context(|| format!("{} cannot be read", name()))?;
-        let format = value["format"].as_u64().unwrap_or(0);
-        if format > u64::from(LEDGER_FORMAT) {
-            return Err(anyhow::anyhow!("{} has format {format}: a newer qaflow wrote it, use that", name()));
-        }
-        found.push(serde_json::from_value(value).with_context(|| format!("{} cannot be read", name()))?);
-    }
-    Ok(found)
 }
 
 /// The rung that a manifest is, if it is one of a ladder's.
