@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::book::{Entry, totals};
+use super::outlook::Planned;
 use super::scaling::pooled_by_sample;
 pub use crate::config::GateConfig as Rules;
-use crate::model::projection::{BudgetState, Projection};
+use crate::model::projection::BudgetState;
 
 /// The budget and what is projected against it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -15,7 +16,7 @@ pub struct BudgetFigures {
     /// The part of it from which the state is `close`.
     pub warn_at: f64,
     /// What all work will have taken, if that can be said.
-    pub projection: Option<Projection>,
+    pub whole: Option<Planned>,
 }
 
 /// What a rule found.
@@ -150,19 +151,20 @@ fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
         let figures = "not known: no budget is configured (budget.gpu_hours)".into();
         return Finding { rule, figures, holds: None };
     };
-    let Some(projection) = budget.projection else {
-        let figures = "not known: too few documents with GPU-hours are done to project from".into();
+    let Some(whole) = budget.whole else {
+        let figures = "not known: the GPU-hours of the whole corpus cannot be projected".into();
         return Finding { rule, figures, holds: None };
     };
-    let state = BudgetState::of(projection.expected, budget.gpu_hours, budget.warn_at);
+    let state = BudgetState::of(whole.expected, budget.gpu_hours, budget.warn_at);
+    let interval = whole
+        .projection
+        .map_or("no interval: single documents are not known".into(), |p| format!("{:.1} to {:.1}", p.low, p.high));
     Finding {
         rule,
         figures: format!(
-            "{}: {:.1} GPU-hours expected ({:.1} to {:.1}) of {}",
+            "{}: {:.1} GPU-hours expected ({interval}) of {}",
             state.as_str(),
-            projection.expected,
-            projection.low,
-            projection.high,
+            whole.expected,
             budget.gpu_hours
         ),
         holds: Some(state <= worst),
@@ -174,6 +176,7 @@ mod tests {
     use super::super::book::tests::entry;
     use super::super::record::{Issue, Issues};
     use super::*;
+    use crate::model::projection::Projection;
 
     fn good() -> Entry {
         let mut entry = entry("now", 100, 100.0, 30.0);
@@ -189,7 +192,8 @@ mod tests {
 
     fn budget(expected: f64) -> BudgetFigures {
         let projection = Projection { expected, low: expected * 0.9, high: expected * 1.1 };
-        BudgetFigures { gpu_hours: 1000.0, warn_at: 0.9, projection: Some(projection) }
+        let whole = Planned { expected, projection: Some(projection) };
+        BudgetFigures { gpu_hours: 1000.0, warn_at: 0.9, whole: Some(whole) }
     }
 
     fn broken(decision: &Decision) -> Vec<&str> {

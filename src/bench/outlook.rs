@@ -133,14 +133,7 @@ impl Outlook {
     /// The budget's figures for the gate.
     pub fn budget_figures(&self) -> Option<super::gate::BudgetFigures> {
         let gpu_hours = self.budget?;
-        let projection = self.whole.map(|whole| {
-            whole.projection.unwrap_or(Projection {
-                expected: whole.expected,
-                low: whole.expected,
-                high: whole.expected,
-            })
-        });
-        Some(super::gate::BudgetFigures { gpu_hours, warn_at: self.warn_at, projection })
+        Some(super::gate::BudgetFigures { gpu_hours, warn_at: self.warn_at, whole: self.whole })
     }
 }
 

@@ -192,3 +192,55 @@ fn manifests_of_a_ladder_are_nested_and_run_as_they_are() {
     let said = expect(&mut qaflow(&root, &["bench", "ladder"]), 0);
     assert!(said.contains("Next: 03-smoke-1 (1 documents, 0 new)"), "{said}");
 }
+
+#[test]
+fn shards_make_one_record_and_the_scheduler_is_asked_for_efficiency() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let server = Server::start(&["--slots", "8", "--latency-ms", "2"]);
+    place.corpus(6, 1);
+    let config = place.config(&server, 8);
+    let root = place.path("");
+    // A scheduler's accounting that knows the two jobs: 30 of 200 and 10 of 200 processor seconds.
+    std::fs::create_dir(place.path("bin")).unwrap();
+    let script = "#!/bin/sh\nfor last; do :; done\ncase $last in\n4711_0) echo '4711_0|50|00:30|4' ;;\n\
+                  4711_1) echo '4711_1|50|00:10|4' ;;\n*) exit 1 ;;\nesac\n";
+    std::fs::write(place.path("bin/sacct"), script).unwrap();
+    std::fs::set_permissions(place.path("bin/sacct"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    let config = config.display().to_string();
+    for shard in ["0", "1"] {
+        let (state, out) = (format!("s{shard}"), format!("o{shard}"));
+        let share = format!("{shard}/2");
+        let args = ["run", &config, "--shard", &share, "--state", &state, "--out", &out];
+        let mut command = qaflow(&root, &args);
+        command.env("SLURM_JOB_ID", "99").env("SLURM_ARRAY_JOB_ID", "4711").env("SLURM_ARRAY_TASK_ID", shard);
+        expect(command.args(["--set", "telemetry.gpu={simulated: 2}"]), 0);
+    }
+    let args = ["bench", "record", "--state", "s0", "--state", "s1", "--id", "both"];
+    expect(qaflow(&root, &args).env("PATH", &path), 0);
+    let record = shown(&place, "both");
+    assert_eq!(record["dataset"]["pdfs_processed"], 6);
+    let rows = |out: &str| std::fs::read_to_string(place.path(out).join("dataset.jsonl")).unwrap().lines().count();
+    assert_eq!(record["results"]["qa_pairs_generated"], rows("o0") + rows("o1"));
+    assert_eq!(record["covers"].as_array().unwrap().len(), 2);
+    assert_eq!(record["hardware"]["gpu_count"], 4, "two of each shard");
+    assert_eq!(record["hardware"]["job_id"], "slurm 4711_0, slurm 4711_1");
+    assert_eq!(record["results"]["job_efficiency_source"], "sacct");
+    assert_eq!(record["results"]["job_efficiency_percent"].as_f64(), Some(10.0));
+    assert_eq!(record["results"]["attempts"], 2);
+    // Without accounting the program's own figures are taken.
+    let args = ["bench", "record", "--state", "s0", "--state", "s1", "--id", "both", "--replace"];
+    std::fs::write(place.path("bin/sacct"), "#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+        .unwrap();
+    expect(qaflow(&root, &args).env("PATH", &path), 0);
+    let record = shown(&place, "both");
+    assert_eq!(record["results"]["job_efficiency_source"], "own figures");
+    // States of different configurations are no shards of one run.
+    let other = ["run", &config, "--limit", "1", "--state", "s2", "--out", "o2", "--set", "stages.chunk.size=400"];
+    expect(&mut qaflow(&root, &other), 0);
+    let refused =
+        output(&mut qaflow(&root, &["bench", "record", "--state", "s0", "--state", "s2", "--from-attempt", "1"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("ran different configurations"));
+}
