@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::book::{Entry, totals};
 use super::outlook::Planned;
 use super::scaling::pooled_by_sample;
+use super::text::number;
 pub use crate::config::GateConfig as Rules;
 use crate::model::projection::BudgetState;
 
@@ -156,16 +157,17 @@ fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
         return Finding { rule, figures, holds: None };
     };
     let state = BudgetState::of(whole.expected, budget.gpu_hours, budget.warn_at);
-    let interval = whole
-        .projection
-        .map_or("no interval: single documents are not known".into(), |p| format!("{:.1} to {:.1}", p.low, p.high));
+    let interval = whole.projection.map_or_else(
+        || "no interval: single documents are not known".to_owned(),
+        |p| format!("{} to {}", number(p.low), number(p.high)),
+    );
     Finding {
         rule,
         figures: format!(
-            "{}: {:.1} GPU-hours expected ({interval}) of {}",
+            "{}: {} GPU-hours expected ({interval}) of {}",
             state.as_str(),
-            whole.expected,
-            budget.gpu_hours
+            number(whole.expected),
+            number(budget.gpu_hours)
         ),
         holds: Some(state <= worst),
     }

@@ -49,7 +49,7 @@ fn climb(place: &Place, climb: &Climb) -> PathBuf {
     }
     // One that cannot be read: no UTF-8.
     std::fs::write(corpus.join("broken.txt"), [0xff, 0xfe, 0x00, 0xd8, 0xc3, 0x28, 0xff]).unwrap();
-    let server = Server::start(&["--slots", "32", "--latency-ms", climb.latency_ms, "--flaws", "0.1"]);
+    let server = Server::start(&["--slots", "32", "--latency-ms", climb.latency_ms, "--bad-pairs", "0.1"]);
     std::fs::write(place.path("pipeline.yaml"), PIPELINE).unwrap();
     for (environment, gpus) in [("local", 2), ("cluster", 4)] {
         let config = format!(

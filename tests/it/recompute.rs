@@ -186,7 +186,11 @@ fn within(record: &Recorded) {
         close("results.qa_pairs_per_pdf", record.number("results.qa_pairs_generated") / pdfs);
     }
     // Held, not busy: GPUs × time.
-    close("results.gpu_hours", minutes / 60.0 * record.number("hardware.gpu_count"));
+    // The ledger keeps each attempt's seconds and GPU-seconds to the millisecond.
+    let gpus = record.number("hardware.gpu_count");
+    let rounding = record.number("results.attempts") * 0.001 * (gpus + 1.0) / 3600.0;
+    let (hours, held) = (record.number("results.gpu_hours"), minutes / 60.0 * gpus);
+    assert!((hours - held).abs() <= held * 1e-4 + rounding, "{}: {hours} GPU-hours, not {held}", record.id);
     assert_eq!(record.text("hardware.gpu_source"), "simulated");
 }
 
@@ -197,6 +201,9 @@ fn totals(page: &str, records: &[Recorded]) {
     let (pdfs, hours) = (all("dataset.pdfs_processed"), all("results.gpu_hours"));
     same(&value("documents processed"), pdfs);
     same(&value("documents failed"), all("dataset.pdfs_failed"));
+    let ended = records.iter().flat_map(|record| &record.rows).filter(|row| row["state"] != "open");
+    let different: std::collections::BTreeSet<&String> = ended.map(|row| &row["sha256"]).collect();
+    same(&value("different documents"), different.len() as f64);
     same(&value("accepted pairs"), all("results.qa_pairs_generated"));
     same(&value("pairs a document"), all("results.qa_pairs_generated") / pdfs);
     same(&value("hours at work"), all("results.total_time_minutes") / 60.0);

@@ -35,6 +35,9 @@ pub(super) fn key(report: &Report<'_>) -> String {
         let cell = table.number(value, || why(path)(&work));
         table.row(vec![name.into(), cell, over.clone()]);
     }
+    let distinct = distinct_documents(&work);
+    let cell = table.count(distinct, || "a record has no file of documents".into());
+    table.row(vec!["different documents".into(), cell, over.clone()]);
     for (name, of, path) in [
         (
             "mean clarity",
@@ -56,7 +59,22 @@ pub(super) fn key(report: &Report<'_>) -> String {
         };
         table.row(vec![name.into(), cell, over]);
     }
-    table.markdown()
+    let mut text = table.markdown();
+    text.push_str("\nA document that was processed locally and on the cluster counts in both.\n");
+    text
+}
+
+/// Documents that ended, each counted once however many states processed it.
+fn distinct_documents(work: &[&Entry]) -> Option<u64> {
+    let mut hashes = std::collections::BTreeSet::new();
+    for entry in work.iter().filter(|entry| entry.record.dataset.pdfs_processed != Some(0)) {
+        if entry.documents.is_empty() {
+            return None;
+        }
+        let ended = entry.documents.iter().filter(|row| row.state != crate::bench::documents::OPEN);
+        hashes.extend(ended.map(|row| row.sha256.as_str()));
+    }
+    Some(hashes.len() as u64)
 }
 
 fn by_whom(work: &[&Entry]) -> String {
@@ -301,7 +319,8 @@ pub(super) fn records(report: &Report<'_>) -> String {
 
 fn one_record(record: &Record) -> String {
     let or = |value: Option<String>, path: &str| {
-        value.unwrap_or_else(|| format!("not known ({})", escaped(&reason(record, path))))
+        // Its reason stands below, with all that lack for it.
+        value.unwrap_or_else(|| if record.not_measured.contains_key(path) { "not known" } else { "none" }.to_owned())
     };
     let hardware = &record.hardware;
     let mut text = format!(
