@@ -42,7 +42,7 @@ impl std::fmt::Display for Disagreement {
 /// How a figure is got at and set.
 struct Rule {
     path: &'static str,
-    rule: &'static str,
+    how: &'static str,
     field: fn(&mut Record) -> &mut Option<f64>,
     derive: fn(&Record) -> Option<f64>,
 }
@@ -59,43 +59,43 @@ fn count(n: Option<u64>) -> Option<f64> {
 const RULES: [Rule; 7] = [
     Rule {
         path: "results.gpu_hours",
-        rule: "total_time_minutes / 60 × gpu_count",
+        how: "total_time_minutes / 60 × gpu_count",
         field: |r| &mut r.results.gpu_hours,
         derive: |r| Some(r.results.total_time_minutes? / 60.0 * count(r.hardware.gpu_count)?),
     },
     Rule {
         path: "results.qa_pairs_per_pdf",
-        rule: "qa_pairs_generated / pdfs_processed",
+        how: "qa_pairs_generated / pdfs_processed",
         field: |r| &mut r.results.qa_pairs_per_pdf,
         derive: |r| ratio(count(r.results.qa_pairs_generated), count(r.dataset.pdfs_processed)),
     },
     Rule {
         path: "results.avg_time_per_pdf_minutes",
-        rule: "total_time_minutes / pdfs_processed",
+        how: "total_time_minutes / pdfs_processed",
         field: |r| &mut r.results.avg_time_per_pdf_minutes,
         derive: |r| ratio(r.results.total_time_minutes, count(r.dataset.pdfs_processed)),
     },
     Rule {
         path: "results.throughput_pdfs_per_hour",
-        rule: "pdfs_processed / (total_time_minutes / 60)",
+        how: "pdfs_processed / (total_time_minutes / 60)",
         field: |r| &mut r.results.throughput_pdfs_per_hour,
         derive: |r| ratio(count(r.dataset.pdfs_processed).map(|n| n * 60.0), r.results.total_time_minutes),
     },
     Rule {
         path: "results.gpu_hours_per_pdf",
-        rule: "gpu_hours / pdfs_processed",
+        how: "gpu_hours / pdfs_processed",
         field: |r| &mut r.results.gpu_hours_per_pdf,
         derive: |r| ratio(r.results.gpu_hours, count(r.dataset.pdfs_processed)),
     },
     Rule {
         path: "results.accepted_pairs_per_gpu_hour",
-        rule: "qa_pairs_generated / gpu_hours",
+        how: "qa_pairs_generated / gpu_hours",
         field: |r| &mut r.results.accepted_pairs_per_gpu_hour,
         derive: |r| ratio(count(r.results.qa_pairs_generated), r.results.gpu_hours),
     },
     Rule {
         path: "results.prefix_cache_hit_rate",
-        rule: "tokens.cached / tokens.prompt",
+        how: "tokens.cached / tokens.prompt",
         field: |r| &mut r.results.prefix_cache_hit_rate,
         derive: |r| ratio(count(r.results.tokens.cached), count(r.results.tokens.prompt)),
     },
@@ -125,10 +125,10 @@ pub fn disagreements(record: &Record) -> Vec<Disagreement> {
         let mut copy = record.clone();
         if let (Some(recorded), Some(derived)) = (*(rule.field)(&mut copy), (rule.derive)(record)) {
             let text = format!("{recorded}");
-            let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len() as i32);
-            let allowed = (0.5 * 10_f64.powi(-decimals) * 1.000_001).max(derived.abs() * 0.01);
+            let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len().min(300) as u32);
+            let allowed = (0.5 * 10_f64.powf(-f64::from(decimals)) * 1.000_001).max(derived.abs() * 0.01);
             if (recorded - derived).abs() > allowed {
-                found.push(Disagreement { path: rule.path, recorded, derived, rule: rule.rule });
+                found.push(Disagreement { path: rule.path, recorded, derived, rule: rule.how });
             }
         }
     }

@@ -93,7 +93,7 @@ pub fn order(candidates: &[Candidate], seed: u64) -> Vec<usize> {
     let mut order = Vec::with_capacity(count);
     for k in 1..=count {
         // The stratum that lags most behind its share comes next; first of all one of the middle.
-        let lag = |s: usize| (k * sizes[s]) as i64 - (taken[s] * count) as i64;
+        let lag = |s: usize| k as i128 * sizes[s] as i128 - taken[s] as i128 * count as i128;
         let next = (0..strata.len())
             .filter(|s| taken[*s] < sizes[*s])
             .max_by_key(|s| (lag(*s), std::cmp::Reverse(s.abs_diff(middle)), std::cmp::Reverse(*s)));

@@ -1,5 +1,7 @@
 //! Tables and numbers of the reports. A value that is not known says so, with its reason under the table.
 
+use std::fmt::Write as _;
+
 /// A Markdown table whose columns are also aligned as plain text.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -82,18 +84,18 @@ impl Table {
             for (column, width) in widths.iter().enumerate() {
                 let cell = row.get(column).map_or("", String::as_str);
                 let pad = " ".repeat(width - cell.chars().count());
-                text.push_str(&format!("| {cell}{pad} "));
+                let _ = write!(text, "| {cell}{pad} ");
             }
             text.push_str("|\n");
             if at == 0 {
                 for width in &widths {
-                    text.push_str(&format!("|{}", "-".repeat(width + 2)));
+                    let _ = write!(text, "|{}", "-".repeat(width + 2));
                 }
                 text.push_str("|\n");
             }
         }
         for (at, note) in self.notes.iter().enumerate() {
-            text.push_str(&format!("{}({}) {}  \n", if at == 0 { "\n" } else { "" }, at + 1, escaped(note)));
+            let _ = writeln!(text, "{}({}) {}  ", if at == 0 { "\n" } else { "" }, at + 1, escaped(note));
         }
         text
     }

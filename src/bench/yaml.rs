@@ -171,12 +171,11 @@ fn unknown(file: &str, tree: &Value, known: &Value, path: &str) -> Vec<String> {
     let mut remarks = Vec::new();
     for (key, value) in tree {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match known.get(key) {
-            Some(known) => remarks.extend(unknown(file, value, known, &path)),
-            None => {
-                let hint = nearest(key, &names).map_or(String::new(), |near| format!(" (is `{near}` meant?)"));
-                remarks.push(format!("{file}: unknown field `{path}` is not read{hint}"));
-            }
+        if let Some(known) = known.get(key) {
+            remarks.extend(unknown(file, value, known, &path));
+        } else {
+            let hint = nearest(key, &names).map_or(String::new(), |near| format!(" (is `{near}` meant?)"));
+            remarks.push(format!("{file}: unknown field `{path}` is not read{hint}"));
         }
     }
     remarks

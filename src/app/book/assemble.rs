@@ -32,7 +32,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// Puts a record together, without its id. Time is shared out over the rows of `found`.
-pub(super) fn assemble(parts: Parts<'_>) -> Record {
+pub(super) fn assemble(parts: &mut Parts<'_>) -> Record {
     let mut reasons: yaml::Reasons = BTreeMap::new();
     let all: Vec<&AttemptRecord> = parts.attempts.iter().flatten().collect();
     let mut record = Record {
@@ -60,8 +60,8 @@ pub(super) fn assemble(parts: Parts<'_>) -> Record {
         "commit_sha",
         &mut reasons,
     );
-    hardware(&mut record, &parts, &all, &mut reasons);
-    model(&mut record, &parts, &mut reasons);
+    hardware(&mut record, parts, &all, &mut reasons);
+    model(&mut record, parts, &mut reasons);
     let (ended, failed) = parts.found.ended();
     let dataset = &mut record.dataset;
     dataset.pdfs_processed = Some(ended);
@@ -70,9 +70,9 @@ pub(super) fn assemble(parts: Parts<'_>) -> Record {
     keep(&mut dataset.manifest, parts.manifest.clone().ok_or(no_manifest), "dataset.manifest", &mut reasons);
     dataset.markdown_size_mb = Some(rounded(parts.found.text_bytes as f64 / MB));
     dataset.pages = Some(parts.found.rows.iter().map(|row| u64::from(row.pages)).sum());
-    results(&mut record, &parts, &all, &mut reasons);
+    results(&mut record, parts, &all, &mut reasons);
     quality(&mut record.quality, parts.found, &mut reasons);
-    record.issues = issues(&parts, &all);
+    record.issues = issues(parts, &all);
     complete(&mut record);
     record.not_measured = reasons;
     for (path, reason) in derived_reasons(&record) {

@@ -192,7 +192,9 @@ fn each_ending(
         let page = store.endings_of(stage, document, after.as_ref(), PAGE)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
-        page.into_iter().for_each(|(_, ending)| each(ending));
+        for (_, ending) in page {
+            each(ending);
+        }
     }
 }
 

@@ -149,7 +149,7 @@ pub(super) fn show(dir: &Path, manifests: Option<&Path>, json: bool) -> anyhow::
     };
     match ladder.rungs.iter().find(done) {
         Some(next) => {
-            print(&format!("\nNext: {} ({} documents, {} new)", next.name, next.documents, next.new_documents))
+            print(&format!("\nNext: {} ({} documents, {} new)", next.name, next.documents, next.new_documents));
         }
         None => print("\nEvery rung is done."),
     }

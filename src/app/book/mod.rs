@@ -33,7 +33,7 @@ pub struct BookPlace {
 pub struct Outlook {
     /// A run's configuration, for its gate rules and its budget; without, the project's own rules hold
     pub config: Option<PathBuf>,
-    /// Override a configuration value, as in gate.min_accuracy=4.0
+    /// Override a configuration value, as in `gate.min_accuracy=4.0`
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub set: Vec<String>,
     /// Documents of the whole corpus [default: those of the ladder that the records are rungs of]

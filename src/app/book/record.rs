@@ -40,7 +40,7 @@ pub struct RecordArgs {
     /// Count from this attempt on, instead of from the first that no record counts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub from_attempt: Option<u64>,
-    /// What only people know, as in model.tensor_parallel=4
+    /// What only people know, as in `model.tensor_parallel=4`
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     pub set: Vec<String>,
     /// Ratings by people, a CSV file with columns clarity, accuracy, relevance, overall and accepted, in place of the
@@ -150,7 +150,7 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     }
     let manifest = args.manifest.clone().or_else(|| plan.config["manifest"].as_str().map(PathBuf::from));
     let rung = manifest.as_deref().map(|file| rung_of(file, found.reused)).transpose()?.flatten();
-    let mut record = assemble(Parts {
+    let mut record = assemble(&mut Parts {
         serving: serving(&plan).await,
         plan: &plan,
         covers,

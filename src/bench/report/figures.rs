@@ -1,14 +1,19 @@
 //! The figures of the report: key metrics, totals, comparisons, scaling, experiments, bottlenecks, the records.
 
+use std::fmt::Write as _;
+
 use super::Report;
 use super::rungs::{issues, reason};
 use crate::bench::book::{Entry, totals};
 use crate::bench::bottlenecks;
 use crate::bench::compare::{self, Side};
 use crate::bench::derive::disagreements;
-use crate::bench::record::{Environment, Record};
+use crate::bench::record::{Environment, RatedBy, Record};
 use crate::bench::scaling::{Allowed, Slope, Trend, degradations, pooled_by_sample, slope};
 use crate::bench::text::{Table, escaped, number};
+
+/// A figure of a record.
+type Of = fn(&Entry) -> Option<f64>;
 
 /// What a reader wants to know first.
 pub(super) fn key(report: &Report<'_>) -> String {
@@ -78,7 +83,7 @@ fn distinct_documents(work: &[&Entry]) -> Option<u64> {
 }
 
 fn by_whom(work: &[&Entry]) -> String {
-    let mut names: Vec<&str> = work.iter().filter_map(|e| e.record.quality.rated_by).map(|by| by.as_str()).collect();
+    let mut names: Vec<&str> = work.iter().filter_map(|e| e.record.quality.rated_by).map(RatedBy::as_str).collect();
     names.sort_unstable();
     names.dedup();
     if names.is_empty() { "nobody knows whom".into() } else { names.join(" and ") }
@@ -146,7 +151,7 @@ pub(super) fn usage(report: &Report<'_>) -> String {
     let last = report.book.rungs().last().copied();
     match last.filter(|entry| entry.record.rung.as_ref().is_some_and(|r| r.documents == r.corpus_documents)) {
         Some(entry) => {
-            text.push_str(&format!("\nThe whole corpus is processed ({}). {}", entry.record.id, issues(&entry.record)))
+            let _ = write!(text, "\nThe whole corpus is processed ({}). {}", entry.record.id, issues(&entry.record));
         }
         None => text.push_str("\nProduction (the last rung, the whole corpus) is not recorded.\n"),
     }
@@ -177,7 +182,7 @@ pub(super) fn scaling(report: &Report<'_>) -> String {
     let mut text = String::new();
     let mut table =
         Table::new(&["where", "figure", "change for each doubling of the batch", "90% interval", "batches", "so it"]);
-    let figures: [(&str, fn(&Entry) -> Option<f64>); 4] = [
+    let figures: [(&str, Of); 4] = [
         ("minutes a document", |e| e.record.results.avg_time_per_pdf_minutes),
         ("GPU-hours a document", |e| e.record.results.gpu_hours_per_pdf),
         ("mean overall mark", |e| e.record.quality.avg_overall_score),
@@ -226,13 +231,14 @@ pub(super) fn scaling(report: &Report<'_>) -> String {
         );
     }
     for one in found {
-        text.push_str(&format!(
-            "- **Degradation** in {}: {} was {} before, is {}.\n",
+        let _ = writeln!(
+            text,
+            "- **Degradation** in {}: {} was {} before, is {}.",
             one.id,
             one.what,
             number(one.before),
             number(one.after)
-        ));
+        );
     }
     text
 }
@@ -286,7 +292,7 @@ pub(super) fn experiments(report: &Report<'_>) -> String {
     }
     let mut text = table.markdown();
     for (heading, sweep) in report.sweeps {
-        text.push_str(&format!("\n### {heading}\n\n{}\n", sweep.trim_end()));
+        let _ = write!(text, "\n### {heading}\n\n{}\n", sweep.trim_end());
     }
     if report.sweeps.is_empty() && report.book.experiments().is_empty() {
         text.push_str("\nExperiments: none recorded; `qaflow bench sweep` makes them.\n");
@@ -342,13 +348,13 @@ fn one_record(record: &Record) -> String {
     if let (Some(percent), Some(source)) =
         (record.results.job_efficiency_percent, &record.results.job_efficiency_source)
     {
-        text.push_str(&format!("- Job efficiency {}% (by {source})\n", number(percent)));
+        let _ = writeln!(text, "- Job efficiency {}% (by {source})", number(percent));
     }
     for disagreement in disagreements(record) {
-        text.push_str(&format!("- Does not agree: {disagreement}\n"));
+        let _ = writeln!(text, "- Does not agree: {disagreement}");
     }
     if record.rung.is_none() {
-        text.push_str(&format!("- {}", issues(record).replace("\n\n- ", " ").replace("\n- ", "; ")));
+        let _ = write!(text, "- {}", issues(record).replace("\n\n- ", " ").replace("\n- ", "; "));
     }
     // One line a reason, however many values lack for it.
     let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -359,7 +365,7 @@ fn one_record(record: &Record) -> String {
         }
     }
     for (reason, paths) in by_reason {
-        text.push_str(&format!("- Not known: {}: {}\n", paths.join(", "), escaped(reason)));
+        let _ = writeln!(text, "- Not known: {}: {}", paths.join(", "), escaped(reason));
     }
     text.push('\n');
     text

@@ -1,6 +1,8 @@
 //! `BENCHMARKS.md`: everything that the records say, in one page. It depends on the records and what people wrote,
 //! never on the clock, so that writing it anew changes only what changed.
 
+use std::fmt::Write as _;
+
 mod figures;
 mod outlook;
 mod rungs;
@@ -51,7 +53,8 @@ impl Report<'_> {
             .map(|entry| entry.record.id.as_str())
             .collect();
         if !simulated.is_empty() {
-            page.push_str(&format!(
+            let _ = write!(
+                page,
                 "\n> **Rehearsal.** The GPUs of {} are simulated: GPU figures, GPU-hours and costs show how the book \
                  works and measure nothing. Times are those of this machine with a simulated server.\n",
                 if simulated.len() == self.book.entries().len() {
@@ -59,12 +62,11 @@ impl Report<'_> {
                 } else {
                     simulated.join(", ")
                 }
-            ));
+            );
         }
         for (id, other) in self.book.doubles() {
-            page.push_str(&format!(
-                "\n> {id} counts attempts that {other} counts already: it is left out of every total.\n"
-            ));
+            let _ =
+                write!(page, "\n> {id} counts attempts that {other} counts already: it is left out of every total.\n");
         }
         for (heading, section) in [
             ("Key metrics", figures::key(self)),
@@ -80,7 +82,7 @@ impl Report<'_> {
             ("Lessons and questions", self.notes()),
             ("Records", figures::records(self)),
         ] {
-            page.push_str(&format!("\n## {heading}\n\n{}\n", section.trim_end()));
+            let _ = write!(page, "\n## {heading}\n\n{}\n", section.trim_end());
         }
         page
     }

@@ -1,5 +1,7 @@
 //! What is to come: projections, their cost, and the decision.
 
+use std::fmt::Write as _;
+
 use super::Report;
 use crate::bench::book::{Entry, totals};
 use crate::bench::outlook::{Planned, plan};
@@ -15,7 +17,7 @@ pub(super) fn projections(report: &Report<'_>) -> String {
         number(outlook.overhead * 100.0)
     );
     let Some(documents) = outlook.documents else {
-        text.push_str(&format!("Not known: {}.\n", outlook.reason.as_deref().unwrap_or_default()));
+        let _ = writeln!(text, "Not known: {}.", outlook.reason.as_deref().unwrap_or_default());
         return text;
     };
     let mut table =
@@ -45,8 +47,8 @@ pub(super) fn projections(report: &Report<'_>) -> String {
     if let Some(environment) = outlook.environment {
         add(format!("all of {}", environment.as_str()), &report.book.in_environment(environment));
     }
-    text.push_str(&format!("The corpus has {} documents.\n\n{}", grouped(documents), table.markdown()));
-    text.push_str(&format!("\n{}\n", in_words(report)));
+    let _ = write!(text, "The corpus has {} documents.\n\n{}", grouped(documents), table.markdown());
+    let _ = write!(text, "\n{}\n", in_words(report));
     text
 }
 
@@ -71,13 +73,16 @@ fn in_words(report: &Report<'_>) -> String {
         ends(whole)
     );
     match (outlook.budget, outlook.state) {
-        (Some(budget), Some(state)) => text.push_str(&format!(
-            " Budget: {} GPU-hours; within below {}, close up to {}, over above: **{}**.",
-            number(budget),
-            number(budget * outlook.warn_at),
-            number(budget),
-            state.as_str()
-        )),
+        (Some(budget), Some(state)) => {
+            let _ = write!(
+                text,
+                " Budget: {} GPU-hours; within below {}, close up to {}, over above: **{}**.",
+                number(budget),
+                number(budget * outlook.warn_at),
+                number(budget),
+                state.as_str()
+            );
+        }
         _ => text.push_str(" Budget: not known, none is configured (budget.gpu_hours)."),
     }
     text

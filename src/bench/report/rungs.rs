@@ -1,5 +1,7 @@
 //! The rungs of the ladder: each with its figures, or that it is not done.
 
+use std::fmt::Write as _;
+
 use super::Report;
 use crate::bench::book::Entry;
 use crate::bench::record::{Environment, Record};
@@ -107,9 +109,9 @@ pub(super) fn issues(record: &Record) -> String {
     let mut text = String::from("Issues:\n\n");
     for issue in list {
         let critical = if issue.critical { "**critical:** " } else { "" };
-        text.push_str(&format!("- {critical}{} ({} ×)", escaped(&issue.what), number(issue.count as f64)));
+        let _ = write!(text, "- {critical}{} ({} ×)", escaped(&issue.what), number(issue.count as f64));
         if let Some(example) = issue.examples.first() {
-            text.push_str(&format!(", for instance {}", escaped(example)));
+            let _ = write!(text, ", for instance {}", escaped(example));
         }
         text.push('\n');
     }
