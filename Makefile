@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench ladder
+.PHONY: help build demo test check crash memory adaptive outage bench ladder test-slurm
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -14,6 +14,7 @@ help:
 	@echo "make ladder  the ladder of growing batches by simulation, and its report"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -52,3 +53,6 @@ bench: build
 
 ladder:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture ladder::the_whole_ladder
+
+test-slurm: build
+	SUBSET=$(SUBSET) bash tests/slurm/run

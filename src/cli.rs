@@ -14,6 +14,7 @@ use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
 use crate::app::run::RunArgs;
 use crate::app::simulate_llm::SimulateArgs;
+use crate::app::slurm::SlurmArgs;
 use crate::app::status::StatusArgs;
 use crate::app::verify::VerifyArgs;
 use crate::app::{Exit, UsageError};
@@ -130,6 +131,11 @@ enum Command {
         #[command(subcommand)]
         what: BenchCommand,
     },
+    /// Write the batch job of a run from its configuration, or send it to Slurm
+    Slurm {
+        #[command(subcommand)]
+        action: SlurmCommand,
+    },
     /// Print the configuration reference, made from the program itself
     #[command(hide = true, name = "config-reference")]
     ConfigReference,
@@ -222,6 +228,44 @@ enum BenchCommand {
 enum ManifestCommand {
     /// Make manifests of growing batches, nested and chosen by size: the ladder from a first trial to the whole corpus
     Ladder(LadderArgs),
+}
+
+#[derive(Args, Debug)]
+struct SlurmOptions {
+    /// The run's configuration; its section `slurm` says what the job asks for
+    config: PathBuf,
+    /// Override a configuration value, for the job and for the run in it
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Further arguments of `qaflow run`, as in `-- --limit 5`
+    #[arg(last = true, value_name = "ARG")]
+    run: Vec<String>,
+}
+
+impl From<SlurmOptions> for SlurmArgs {
+    fn from(SlurmOptions { config, set, run }: SlurmOptions) -> Self {
+        Self { config, set, run }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum SlurmCommand {
+    /// Write the batch script: requeued when interrupted, ended only when everything is done
+    Script {
+        #[command(flatten)]
+        options: SlurmOptions,
+        /// Write it to this file instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Send the batch job to Slurm, and print its id
+    Submit {
+        #[command(flatten)]
+        options: SlurmOptions,
+        /// Show what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -362,6 +406,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Bench { what: BenchCommand::Flow(args) } => crate::app::bench::flow(&args).await,
         Command::Bench { what: BenchCommand::Book(command) } => crate::app::book::run(command).await,
         Command::Manifest { action: ManifestCommand::Ladder(args) } => crate::app::book::ladder::make(&args),
+        Command::Slurm { action } => match action {
+            SlurmCommand::Script { options, output } => crate::app::slurm::script(&options.into(), output.as_deref()),
+            SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.into(), dry_run),
+        },
         Command::ConfigReference => {
             crate::app::doctor::print_reference();
             Ok(Exit::Done)

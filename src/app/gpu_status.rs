@@ -52,6 +52,41 @@ pub struct BudgetStatus {
 }
 
 impl GpuStatus {
+    /// Adds another state's. Budgets are each state's own, so they add up; the widest interval of a sum is the sum of
+    /// the intervals, which is what is shown.
+    pub fn add(&mut self, other: &Self) {
+        self.held += other.held;
+        if self.source != other.source && !other.source.is_empty() {
+            self.source = if self.source.is_empty() { other.source.clone() } else { "several".into() };
+        }
+        self.utilization_mean = mean(self.utilization_mean, self.seconds_attempt, other);
+        self.seconds_attempt += other.seconds_attempt;
+        self.seconds_total += other.seconds_total;
+        self.attempts += other.attempts;
+        self.killed += other.killed;
+        self.energy_joules = match (self.energy_joules, other.energy_joules) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        self.gpus.extend(other.gpus.iter().cloned());
+        self.documents_done += other.documents_done;
+        self.documents_total += other.documents_total;
+        self.projection = self.projection.zip(other.projection).map(|(a, b)| Projection {
+            expected: a.expected + b.expected,
+            low: a.low + b.low,
+            high: a.high + b.high,
+        });
+        self.budget = match (self.budget.take(), &other.budget) {
+            (Some(a), Some(b)) => Some(BudgetStatus {
+                gpu_hours: a.gpu_hours + b.gpu_hours,
+                extended_gpu_hours: a.extended_gpu_hours + b.extended_gpu_hours,
+                used_gpu_hours: a.used_gpu_hours + b.used_gpu_hours,
+                state: if a.state.level() >= b.state.level() { a.state } else { b.state },
+            }),
+            (a, b) => a.or_else(|| b.clone()),
+        };
+    }
+
     /// A line for people; `None` where no GPU time was ever counted and there is no budget.
     pub fn line(&self) -> Option<String> {
         if self.seconds_total <= 0.0 && self.held == 0 && self.budget.is_none() {
@@ -80,5 +115,15 @@ impl GpuStatus {
             );
         }
         Some(line)
+    }
+}
+
+/// The mean over both, weighted by GPU-time.
+fn mean(own: Option<f64>, seconds: f64, other: &GpuStatus) -> Option<f64> {
+    match (own, other.utilization_mean) {
+        (Some(a), Some(b)) if seconds + other.seconds_attempt > 0.0 => {
+            Some((a * seconds + b * other.seconds_attempt) / (seconds + other.seconds_attempt))
+        }
+        (a, b) => a.or(b),
     }
 }

@@ -1,15 +1,18 @@
 //! `qaflow run`: from documents to a dataset; the same command resumes whatever interrupted it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::display::Display;
 use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
+use super::observed::rehearsed_lease;
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
+use super::sampling::{self, Sampled};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::tally::Tallied;
 use super::{Exit, UsageError, grouped, places, signals, spoken};
@@ -23,8 +26,8 @@ use crate::model::record::Change;
 use crate::model::store::{Commit, Store};
 use crate::sources::{Found, Listing, Shard, discover};
 
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The status file is written after so many samples: once a second.
+const STATUS_EVERY: u32 = 10;
 /// How often a line goes to the job log.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -87,7 +90,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
     }
-    let (committer, writer) = Committer::start(state.store(), state.lease()).context("cannot start the writer")?;
+    let (committer, writer) =
+        Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
@@ -111,12 +115,16 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         Begun::Yes(gpu, entries) => (gpu, entries),
         Begun::UsedUp(why) => {
             tracing::error!("{why}");
+            if args.json {
+                let refused = serde_json::json!({"run_id": plan.run_id, "finished": false, "reason": why});
+                super::export::print(&refused.to_string());
+            }
             return Ok(Exit::Interrupted);
         }
     };
     let attempt = begin(&state, commit.as_ref(), &plan, found, entries).await?;
     let commit: Arc<dyn Commit> = Arc::new(Tallied::new(commit, state.store(), gpu.tally()));
-    let progress = Arc::new(Progress::new(flow.nodes.len()));
+    let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::clone(&model.errors)));
     tracing::info!(
         run = plan.run_id,
         attempt = attempt.number,
@@ -124,6 +132,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         state_dir.display(),
         out.display()
     );
+
+    let in_job = super::slurm::job::SlurmJob::here();
+    if let Some(job) = &in_job {
+        tracing::info!("{}", job.describe());
+    }
+    let time_limit =
+        in_job.map(|job| tokio::spawn(super::slurm::job::watch_time(job, loaded.run.shutdown_grace, stop.clone())));
 
     let watch = Watch {
         dir: state.dir.clone(),
@@ -134,6 +149,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         backend: model.backend.clone(),
         stop: stop.clone(),
         gpu: gpu.clone(),
+        sampled: Arc::new(Mutex::new(Sampled::new(flow.nodes.iter().map(|node| node.name.clone()).collect()))),
     };
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
     watch.status(Phase::Running)?.write(&state.dir).context("cannot write the status file")?;
@@ -167,6 +183,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         progress: Arc::clone(&progress),
     };
     let ended = engine.run(documents(listing)).await;
+    if let Some(watched) = time_limit {
+        watched.abort();
+    }
     for task in [watcher, keeper] {
         task.abort();
         let _ = task.await;
@@ -279,6 +298,7 @@ struct Watch {
     backend: Backend,
     stop: Stop,
     gpu: GpuTime,
+    sampled: Arc<Mutex<Sampled>>,
 }
 
 impl Watch {
@@ -296,17 +316,26 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        let mut status = progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut status = progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?;
         status.gpu = self.gpu.status();
         Ok(status)
     }
 
     async fn keep(self) {
-        let display = super::status::Display::for_run();
+        let display = Display::for_run(&self.plan);
         let mut last_line = Instant::now();
-        let mut ticks = tokio::time::interval(STATUS_EVERY);
-        loop {
+        let mut ticks = tokio::time::interval(sampling::EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for tick in 0_u32.. {
             ticks.tick().await;
+            let elapsed = self.attempt.clock.elapsed();
+            let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+            sampled.take(&self.progress, &self.backend.status(), elapsed);
+            drop(sampled);
+            if tick % STATUS_EVERY != 0 {
+                continue;
+            }
             let phase = if self.stop.requested() { Phase::Stopping } else { Phase::Running };
             let status = match self.status(phase) {
                 Ok(status) => status,
@@ -436,10 +465,19 @@ fn summary(args: &RunArgs, plan: &Plan, state: &State, exported: &Exported, took
             "Average marks: clarity {clarity:.2}, accuracy {accuracy:.2}, relevance {relevance:.2}, overall {overall:.2}."
         );
     }
-    let rejected: u64 = exported.rejected.values().sum();
+    let by: Vec<String> =
+        exported.rejected.iter().filter(|(check, _)| *check != "target").map(|(c, n)| format!("{c} {n}")).collect();
+    let aside = exported.rejected.get("target").copied().unwrap_or(0);
+    let rejected: u64 = exported.rejected.values().sum::<u64>() - aside;
     if rejected > 0 {
-        let by: Vec<String> = exported.rejected.iter().map(|(check, n)| format!("{check} {n}")).collect();
         let _ = writeln!(w, "{} refused by checks: {}.", grouped(rejected), by.join(", "));
+    }
+    if aside > 0 {
+        let _ = writeln!(
+            w,
+            "{} set aside by the target: passages not asked, and pairs beyond what is wanted.",
+            grouped(aside)
+        );
     }
     let dead: u64 = exported.dead.values().sum();
     if dead > 0 {

@@ -20,6 +20,7 @@ mod overrides;
 mod pipeline;
 pub mod reference;
 mod run;
+mod slurm;
 mod telemetry;
 mod yaml;
 
@@ -30,6 +31,7 @@ pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, Struct
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};
 pub use run::{Environment, RunConfig, StoreConfig};
+pub use slurm::{ServerConfig, SlurmConfig};
 pub use telemetry::TelemetryConfig;
 
 use overrides::{Override, Target};

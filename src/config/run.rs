@@ -7,6 +7,7 @@ use super::budget::{self, BudgetConfig};
 use super::forms::{duration, is_plain_name, optional_path, paths};
 use super::gate::{GateConfig, read_gate};
 use super::llm::{LlmConfig, read_llm};
+use super::slurm::{SlurmConfig, read_slurm};
 use super::telemetry::{self, TelemetryConfig};
 use crate::model::params::{Documented, Fault, Node, Reader};
 
@@ -35,6 +36,8 @@ pub struct RunConfig {
     pub max_failure_ratio: f64,
     /// The store.
     pub store: StoreConfig,
+    /// The batch job that `qaflow slurm` writes.
+    pub slurm: SlurmConfig,
     /// What is measured, and where it is read.
     pub telemetry: TelemetryConfig,
     /// How much GPU time the run may use; `None`: any.
@@ -158,6 +161,7 @@ pub(super) fn read(
             "how long the process that holds the state may be silent before another may take over",
         ),
     });
+    let slurm = reader.section("slurm", read_slurm);
     let telemetry = reader.section("telemetry", telemetry::read);
     let budget = reader.section("budget", budget::read);
     let gate = reader.section("gate", read_gate);
@@ -176,6 +180,7 @@ pub(super) fn read(
         shutdown_grace,
         max_failure_ratio,
         store,
+        slurm,
         telemetry,
         budget,
         gate,

@@ -6,8 +6,8 @@ use super::forms::wrong;
 use crate::model::params::{Node, Reader, Value};
 use crate::telemetry::gpu::GpuMode;
 
-/// The most GPUs that a run may be said to hold.
-const MOST_GPUS: i64 = 10_000;
+/// The most GPUs that a run may be said to hold: the ledger names each one in a record of at most 64 KiB.
+const MOST_GPUS: i64 = 256;
 
 /// What is measured, and where it is read.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -392,8 +392,8 @@ unknown: 1
     configs/run.yaml:30: max_failure_ratio must be a number from 0 to 1, not 1.5
     configs/run.yaml:31: store.cache_mb must be a whole number from 8 to 65536, not 1
     configs/run.yaml:31: store.lease_seconds must be at least 5s
+    configs/run.yaml:32: telemetry.gpu.held must be a number of GPUs from 1 to 256, not 0
     configs/run.yaml:32: telemetry.prometheus must be off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464, not 9464
-    configs/run.yaml:32: telemetry.gpu.held must be a number of GPUs from 1 to 10000, not 0
     configs/run.yaml:33: budget.gpu_hours must be a number of GPU-hours above 0, not -1
     configs/run.yaml:33: budget.warn_at must be a number from 0 to 1, not 2
     configs/run.yaml:34: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, store, telemetry, budget, llm

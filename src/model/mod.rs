@@ -13,6 +13,7 @@ pub mod projection;
 pub mod record;
 pub mod stage;
 pub mod store;
+pub mod target;
 pub mod text;
 
 pub use error::{ErrorClass, LlmError, StageError, StoreError};

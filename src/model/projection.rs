@@ -212,16 +212,20 @@ impl Group {
 }
 
 /// How often the sample is drawn anew: the ends of the interval are then known to about a tenth of a standard error.
-const DRAWS: usize = 1_000;
-/// With more documents done than this, or more of them ahead, sums are drawn from their normal limit.
+const DRAWS: usize = 600;
+/// With more documents done than this the interval is that of the normal limit.
 const MANY: usize = 1_000;
+/// With more documents ahead than this their sum is drawn from its normal limit.
+const MANY_AHEAD: f64 = 150.0;
 /// The 95% quantile of the standard normal distribution.
 const NORMAL_95: f64 = 1.645;
-/// The part of the draws left out at each end. For an interval that holds the truth in 90 of 100 runs it is less than
-/// 5%: with few documents of skewed sizes a nominal 90% holds it in 75 to 88 only, for the largest have not been seen.
-/// Calibrated (Beran 1987, *Prepivoting to reduce level error of confidence sets*, gives the idea) by simulation with
-/// lognormal sizes; the test at the end of this file holds it to that.
-const TAIL: f64 = 0.02;
+/// The part of the draws left out at each end, with `n` documents done. For an interval that holds the truth in 90 of
+/// 100 runs it is less than 5%: with few documents of skewed sizes a nominal 90% holds it in 75 to 88 only, for the
+/// largest have not been seen. Calibrated (Beran 1987, *Prepivoting to reduce level error of confidence sets*, gives the
+/// idea) by simulation with lognormal sizes; the test at the end of this file holds it to that.
+fn tail(n: usize) -> f64 {
+    0.035 * n as f64 / (n as f64 + 25.0)
+}
 
 fn project_groups(done: &[Measured], groups: &[Group], spent: f64, overhead: f64, seed: u64) -> Option<Projection> {
     if done.len() < LEAST_DOCUMENTS {
@@ -269,7 +273,7 @@ fn quantiles(done: &[Measured], groups: &[Group], estimates: &[Estimate], seed: 
     }
     errors.sort_by(f64::total_cmp);
     let at = |part: f64| errors[((errors.len() - 1) as f64 * part).round() as usize];
-    (at(TAIL), at(1.0 - TAIL))
+    (at(tail(n)), at(1.0 - tail(n)))
 }
 
 /// The documents' use relative to what their size predicts, to be drawn in proportion to size: the mean is then 1.
@@ -304,7 +308,7 @@ impl Relative {
         }
         // As many equal documents as would give the same variance of the sum.
         let equal = (group.rest.sum * group.rest.sum / group.rest.squares.max(f64::MIN_POSITIVE)).round().max(1.0);
-        if equal > MANY as f64 {
+        if equal > MANY_AHEAD {
             return whole.sum * (1.0 + normal(random) * (self.variance / equal).sqrt());
         }
         let mut sum = 0.0;
@@ -365,8 +369,8 @@ mod tests {
     #[test]
     fn the_interval_holds_the_truth_in_85_of_100_runs() {
         let mut worst = [100, 100];
-        for (sigma, noise) in [(0.6, 0.5), (1.0, 0.3), (1.0, 0.8), (1.4, 0.5)] {
-            for (documents, done) in [(60, 8), (60, 20), (60, 45), (300, 15), (300, 40), (300, 150), (300, 280)] {
+        for (sigma, noise) in [(0.6, 0.5), (1.0, 0.8), (1.4, 0.5)] {
+            for (documents, done) in [(60, 8), (60, 30), (300, 15), (300, 75), (300, 240)] {
                 let mut random = fastrand::Rng::with_seed(20_260_101);
                 let mut held = [0, 0];
                 for run in 0..100 {
@@ -397,7 +401,7 @@ mod tests {
                 }
             }
         }
-        println!("worst of 28 cases: {} of 100 from the mean, {} with sizes", worst[0], worst[1]);
+        println!("worst of 15 cases: {} of 100 from the mean, {} with sizes", worst[0], worst[1]);
     }
 
     #[test]

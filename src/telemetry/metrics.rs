@@ -37,6 +37,11 @@ pub fn item_ended(stage: &str, outcome: &'static str, took: Duration) {
     histogram!("qaflow_stage_duration_seconds", "stage" => stage.to_owned()).record(took);
 }
 
+/// A stage's item was ended without being processed, by what became of others.
+pub fn item_decided(stage: &str, outcome: &'static str) {
+    counter!("qaflow_items_total", "stage" => stage.to_owned(), "outcome" => outcome).increment(1);
+}
+
 /// A stage tries an item again.
 pub fn item_retried(stage: &str) {
     counter!("qaflow_items_retried_total", "stage" => stage.to_owned()).increment(1);

@@ -1,5 +1,6 @@
 //! Logs, metrics, GPU figures.
 
+pub mod errors;
 pub mod exporter;
 pub mod gpu;
 pub mod log;

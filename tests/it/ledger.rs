@@ -159,8 +159,8 @@ fn a_used_up_budget_stops_the_run_until_it_is_extended() {
     place.corpus(30, 3);
     let server = Server::start(&["--slots", "8", "--latency-ms", "300"]);
     let config = place.config(&server, 8);
-    // Ten thousand GPUs use an hour in 0.36 s.
-    let sets = ["--set", "telemetry.gpu={simulated: 10000}", "--set", "budget={gpu_hours: 10}"];
+    // Eight GPUs use this in 1.8 s.
+    let sets = ["--set", "telemetry.gpu={simulated: 8}", "--set", "budget={gpu_hours: 0.004}"];
     let stopped = stderr(&place, &config, &sets, 75);
     assert!(
         stopped.contains("the budget of GPU time is used up: ") && stopped.contains("--extend-budget"),
@@ -173,20 +173,20 @@ fn a_used_up_budget_stops_the_run_until_it_is_extended() {
     assert_eq!(server.requests().arrived.len(), asked);
     assert_eq!(attempts(&open(&place)).unwrap().len(), 1);
 
-    let extended = [&sets[..], &["--extend-budget", "100000"]].concat();
+    let extended = [&sets[..], &["--extend-budget", "1000"]].concat();
     stderr(&place, &config, &extended, 0);
     let records = attempts(&open(&place)).unwrap();
     assert!(records[0].budget_stopped && matches!(records[0].end, AttemptEnd::Interrupted { .. }), "{:?}", records[0]);
-    assert_eq!((records.len(), records[1].budget_extended_gpu_hours), (2, 100_000.0));
+    assert_eq!((records.len(), records[1].budget_extended_gpu_hours), (2, 1_000.0));
     // The same command again extends nothing twice; without it the extension holds.
     let again = stderr(&place, &config, &extended, 0);
     assert!(again.contains("the budget is not extended again"), "{again}");
     stderr(&place, &config, &sets, 0);
-    assert!((totals(&open(&place)).unwrap().budget_extended_gpu_hours - 100_000.0).abs() < 1e-9);
+    assert!((totals(&open(&place)).unwrap().budget_extended_gpu_hours - 1_000.0).abs() < 1e-9);
     let status = expect(&mut qaflow(&place.path(""), &["status", "--json", "--state", "state"]), 0);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["gpu"]["source"], "simulated");
-    assert_eq!(status["gpu"]["budget"]["gpu_hours"], 100_010.0);
+    assert_eq!(status["gpu"]["budget"]["gpu_hours"], 1_000.004);
 
     // Without a budget there is nothing to extend.
     let none = stderr(&place, &config, &["--extend-budget", "5"], 2);

@@ -21,3 +21,5 @@ mod pdfs;
 mod recompute;
 mod redo;
 mod samples;
+mod status;
+mod target;
