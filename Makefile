@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench test-slurm test-prometheus
+.PHONY: help build demo test check crash memory adaptive outage bench ladder test-slurm test-prometheus
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -11,6 +11,7 @@ help:
 	@echo "make check   format, lints, dependencies and licences"
 	@echo "make crash   the long SIGKILL loop (N=$(N) kills)"
 	@echo "make bench   the flow beside a bare client loop, on this machine"
+	@echo "make ladder  the ladder of growing batches by simulation, and its report"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
 	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
@@ -53,6 +54,9 @@ test-prometheus:
 
 bench: build
 	$(QAFLOW) bench flow --all
+
+ladder:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture ladder::the_whole_ladder
 
 test-slurm: build
 	SUBSET=$(SUBSET) bash tests/slurm/run

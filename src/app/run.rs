@@ -53,6 +53,8 @@ pub struct RunArgs {
     pub extend_budget: Option<f64>,
     /// `--set`.
     pub set: Vec<String>,
+    /// Leave a benchmark record of this name.
+    pub bench: Option<String>,
     /// Whether the summary is JSON.
     pub json: bool,
 }
@@ -64,6 +66,9 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let (began, stop) = (Instant::now(), Stop::default());
     signals::listen(&stop).context("cannot listen for signals")?;
+    if let Some(id) = &args.bench {
+        super::book::record::check_name(id)?;
+    }
     let loaded = build::load(&args.config, &args.set)?;
     let listing = listing(&args, &loaded)?;
     let state_dir = args.state.clone().unwrap_or_else(|| loaded.run.state.clone());
@@ -88,7 +93,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
-    let plan = build::plan(&loaded, &args.config, &out, &flow);
+    let mut plan = build::plan(&loaded, &args.config, &out, &flow);
+    let (inputs, manifest) = input_of(&args, &loaded);
+    super::book::record::note_input(&mut plan, inputs, manifest);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
     Engine::seed(&flow, state.store.as_ref(), commit.as_ref()).await?;
     let from = Beginning {
@@ -196,17 +203,26 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if let Some(observer) = observer {
         observer.end().await;
     }
-    finished
+    let exit = finished?;
+    if let Some(id) = args.bench.clone().filter(|_| exit != Exit::Interrupted) {
+        let record = super::book::record::RecordArgs::after_run(id);
+        super::book::record::of_states(&record, &[&state]).await?;
+    }
+    Ok(exit)
+}
+
+/// Inputs and manifest: the command line's, else the configuration's.
+fn input_of<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Option<&'a Path>) {
+    if !args.input.is_empty() || args.manifest.is_some() {
+        (&args.input, args.manifest.as_deref())
+    } else {
+        (&loaded.run.input, loaded.run.manifest.as_deref())
+    }
 }
 
 /// The documents that the run is given: the command line's, else the configuration's.
 fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let (inputs, manifest): (&[PathBuf], Option<&Path>) = if given {
-        (&args.input, args.manifest.as_deref())
-    } else {
-        (&loaded.run.input, loaded.run.manifest.as_deref())
-    };
+    let (inputs, manifest) = input_of(args, loaded);
     if inputs.is_empty() && manifest.is_none() {
         return Err(build::no_input());
     }

@@ -14,6 +14,7 @@ use crate::model::params::{Documented, Fault, Node, Place};
 mod budget;
 mod env;
 mod forms;
+mod gate;
 mod llm;
 mod overrides;
 mod pipeline;
@@ -26,6 +27,7 @@ mod yaml;
 
 pub use budget::BudgetConfig;
 pub use env::Lookup;
+pub use gate::GateConfig;
 pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, StructuredOutput};
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};

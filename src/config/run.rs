@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::budget::{self, BudgetConfig};
 use super::forms::{duration, is_plain_name, optional_path, paths};
+use super::gate::{GateConfig, read_gate};
 use super::llm::{LlmConfig, read_llm};
 use super::slurm::{SlurmConfig, read_slurm};
 use super::telemetry::{self, TelemetryConfig};
@@ -44,6 +45,8 @@ pub struct RunConfig {
     pub budget: Option<BudgetConfig>,
     /// Where metrics go.
     pub targets: TelemetryTargets,
+    /// The rules by which `qaflow bench gate` decides.
+    pub gate: GateConfig,
 }
 
 /// Where a run takes place.
@@ -164,6 +167,7 @@ pub(super) fn read(
     let slurm = reader.section("slurm", read_slurm);
     let (targets, telemetry) = reader.section("telemetry", |r| (read_targets(r), telemetry::read(r)));
     let budget = reader.section("budget", budget::read);
+    let gate = reader.section("gate", read_gate);
     let llm = reader.section("llm", |r| read_llm(r, tree.get("llm")));
     reader.finish();
     let llm = llm.with_endpoints(tree.get("llm"), faults, warnings, documented);
@@ -183,6 +187,7 @@ pub(super) fn read(
         telemetry,
         budget,
         targets,
+        gate,
     }
 }
 
