@@ -2,6 +2,7 @@
 //! taken away at any moment. The library holds the dataflow; the binary of the same name is its command line.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod engine;

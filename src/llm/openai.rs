@@ -135,6 +135,17 @@ impl OpenAiClient {
         response.text().await.ok()
     }
 
+    /// The server's version, if it has a `/version` page, as vLLM has.
+    pub async fn version(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Version {
+            version: String,
+        }
+        let root = self.options.base_url.trim_end_matches('/').trim_end_matches("/v1");
+        let asked = self.authorised(self.http.get(format!("{root}/version"))).timeout(Duration::from_secs(4)).send();
+        Some(asked.await.ok()?.json::<Version>().await.ok()?.version)
+    }
+
     fn authorised(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.options.api_key {
             Some(key) => request.bearer_auth(key),

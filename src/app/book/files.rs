@@ -1,0 +1,111 @@
+//! The folder of records: read as a book, and written to.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::app::UsageError;
+use crate::bench::book::{Book, Entry};
+use crate::bench::record::{DocumentRow, Record};
+use crate::bench::{documents, yaml};
+
+/// Where records are unless the command line says otherwise.
+pub(super) const DEFAULT_DIR: &str = "benchmarks";
+/// Beside `<id>.yaml`, its documents.
+pub(super) const DOCUMENTS_SUFFIX: &str = ".documents.csv";
+
+/// The records of a folder: every `.yaml` and `.yml` file directly in it that is one. What else lies there is passed
+/// over, what is a broken record is an error.
+pub(super) fn load(dir: &Path) -> anyhow::Result<Book> {
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    paths.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+    paths.sort();
+    let mut entries: Vec<Entry> = Vec::new();
+    for path in paths {
+        let Some(entry) = read(&path)? else { continue };
+        if let Some(twin) = entries.iter().find(|other| other.record.id == entry.record.id) {
+            return Err(UsageError(format!(
+                "{}: another record of {} is called {} too: give each an id of its own",
+                path.display(),
+                dir.display(),
+                twin.record.id
+            ))
+            .into());
+        }
+        entries.push(entry);
+    }
+    Ok(Book::new(entries))
+}
+
+/// The records of a folder, at least one.
+pub(super) fn load_some(dir: &Path) -> anyhow::Result<Book> {
+    let book = load(dir)?;
+    if book.entries().is_empty() {
+        return Err(UsageError(format!(
+            "{} holds no benchmark record: make one of a finished run with `qaflow bench record`",
+            dir.display()
+        ))
+        .into());
+    }
+    Ok(book)
+}
+
+fn read(path: &Path) -> anyhow::Result<Option<Entry>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
+    let read = match yaml::read(&file, &text) {
+        Ok(read) => read,
+        Err(error @ yaml::RecordError::Other { .. }) => {
+            tracing::info!("{error}: passed over");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for remark in read.remarks {
+        tracing::warn!("{remark}");
+    }
+    let documents = match &read.record.dataset.documents_file {
+        Some(name) => read_documents(&path.with_file_name(name))?,
+        None => Vec::new(),
+    };
+    Ok(Some(Entry { record: read.record, documents }))
+}
+
+fn read_documents(path: &Path) -> anyhow::Result<Vec<DocumentRow>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read {file}, the documents of a record: put it back, or take dataset.documents_file out of it")
+    })?;
+    Ok(documents::from_csv(&file, &text)?)
+}
+
+/// Writes a record and its documents; gives the record's file.
+pub(super) fn save(dir: &Path, record: &Record, rows: &[DocumentRow], replace: bool) -> anyhow::Result<PathBuf> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join(format!("{}.yaml", record.id));
+    if path.exists() && !replace {
+        return Err(UsageError(format!(
+            "{} is there already: give another --id, or --replace to write it anew",
+            path.display()
+        ))
+        .into());
+    }
+    if let Some(name) = &record.dataset.documents_file {
+        whole(&dir.join(name), &documents::to_csv(name, rows)?)?;
+    }
+    whole(&path, &yaml::write(record)?)?;
+    Ok(path)
+}
+
+/// Writes a file beside its place first, so that nobody ever reads half of it.
+pub(super) fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.partial"));
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

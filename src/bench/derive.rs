@@ -1,0 +1,170 @@
+//! Figures that follow from others: averages, rates, and whether those that a record gives agree with them.
+
+use serde::Serialize;
+
+use super::record::{Quality, Record};
+
+/// Rounded to six significant digits: what a record keeps, far finer than anything here is measured.
+pub fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let digits = 5 - value.abs().log10().floor() as i32;
+    // Scaling by a power of ten that is itself exact keeps decimal figures clean: 2.9 stays 2.9.
+    if digits >= 0 {
+        let scale = 10_f64.powi(digits.min(300));
+        (value * scale).round() / scale
+    } else {
+        let scale = 10_f64.powi(-digits);
+        (value / scale).round() * scale
+    }
+}
+
+/// One figure, how it follows from others, and where the record has another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Disagreement {
+    /// Its path, as in `results.gpu_hours_per_pdf`.
+    pub path: &'static str,
+    /// What the record says.
+    pub recorded: f64,
+    /// What follows from its other figures.
+    pub derived: f64,
+    /// How it follows.
+    pub rule: &'static str,
+}
+
+impl std::fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is {}, but {} gives {}", self.path, self.recorded, self.rule, rounded(self.derived))
+    }
+}
+
+/// How a figure is got at and set.
+struct Rule {
+    path: &'static str,
+    rule: &'static str,
+    field: fn(&mut Record) -> &mut Option<f64>,
+    derive: fn(&Record) -> Option<f64>,
+}
+
+fn ratio(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    let (a, b) = (a?, b?);
+    (b > 0.0).then(|| a / b)
+}
+
+fn count(n: Option<u64>) -> Option<f64> {
+    n.map(|n| n as f64)
+}
+
+const RULES: [Rule; 7] = [
+    Rule {
+        path: "results.gpu_hours",
+        rule: "total_time_minutes / 60 × gpu_count",
+        field: |r| &mut r.results.gpu_hours,
+        derive: |r| Some(r.results.total_time_minutes? / 60.0 * count(r.hardware.gpu_count)?),
+    },
+    Rule {
+        path: "results.qa_pairs_per_pdf",
+        rule: "qa_pairs_generated / pdfs_processed",
+        field: |r| &mut r.results.qa_pairs_per_pdf,
+        derive: |r| ratio(count(r.results.qa_pairs_generated), count(r.dataset.pdfs_processed)),
+    },
+    Rule {
+        path: "results.avg_time_per_pdf_minutes",
+        rule: "total_time_minutes / pdfs_processed",
+        field: |r| &mut r.results.avg_time_per_pdf_minutes,
+        derive: |r| ratio(r.results.total_time_minutes, count(r.dataset.pdfs_processed)),
+    },
+    Rule {
+        path: "results.throughput_pdfs_per_hour",
+        rule: "pdfs_processed / (total_time_minutes / 60)",
+        field: |r| &mut r.results.throughput_pdfs_per_hour,
+        derive: |r| ratio(count(r.dataset.pdfs_processed).map(|n| n * 60.0), r.results.total_time_minutes),
+    },
+    Rule {
+        path: "results.gpu_hours_per_pdf",
+        rule: "gpu_hours / pdfs_processed",
+        field: |r| &mut r.results.gpu_hours_per_pdf,
+        derive: |r| ratio(r.results.gpu_hours, count(r.dataset.pdfs_processed)),
+    },
+    Rule {
+        path: "results.accepted_pairs_per_gpu_hour",
+        rule: "qa_pairs_generated / gpu_hours",
+        field: |r| &mut r.results.accepted_pairs_per_gpu_hour,
+        derive: |r| ratio(count(r.results.qa_pairs_generated), r.results.gpu_hours),
+    },
+    Rule {
+        path: "results.prefix_cache_hit_rate",
+        rule: "tokens.cached / tokens.prompt",
+        field: |r| &mut r.results.prefix_cache_hit_rate,
+        derive: |r| ratio(count(r.results.tokens.cached), count(r.results.tokens.prompt)),
+    },
+];
+
+/// Fills what follows from what is there. GPU-hours are never filled: whether GPUs were held all the time is not
+/// for arithmetic to say.
+pub fn complete(record: &mut Record) {
+    for rule in RULES.iter().filter(|rule| rule.path != "results.gpu_hours") {
+        if (rule.field)(record).is_none() {
+            *(rule.field)(record) = (rule.derive)(record).map(rounded);
+        }
+    }
+}
+
+/// Where figures of a record do not follow from its others. People round: half a unit of the last digit that the
+/// record gives, or 1%, whichever is more, is agreement.
+///
+/// GPU-hours are compared only where people gave them: what the ledger sums over attempts and shards differs from
+/// minutes × GPUs for good reasons.
+pub fn disagreements(record: &Record) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    for rule in &RULES {
+        if rule.path == "results.gpu_hours" && record.format > 0 {
+            continue;
+        }
+        let mut copy = record.clone();
+        if let (Some(recorded), Some(derived)) = (*(rule.field)(&mut copy), (rule.derive)(record)) {
+            let text = format!("{recorded}");
+            let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len() as i32);
+            let allowed = (0.5 * 10_f64.powi(-decimals) * 1.000_001).max(derived.abs() * 0.01);
+            if (recorded - derived).abs() > allowed {
+                found.push(Disagreement { path: rule.path, recorded, derived, rule: rule.rule });
+            }
+        }
+    }
+    found
+}
+
+/// What the mean marks should reach.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QualityTargets {
+    /// Least mean clarity.
+    pub clarity: f64,
+    /// Least mean accuracy.
+    pub accuracy: f64,
+    /// Least mean relevance.
+    pub relevance: f64,
+    /// Least share of accepted pairs, 0 to 1.
+    pub acceptance: f64,
+}
+
+impl Default for QualityTargets {
+    /// The project's own targets: clarity above 4.0, accuracy above 4.2, relevance above 4.0, acceptance above 85%.
+    fn default() -> Self {
+        Self { clarity: 4.0, accuracy: 4.2, relevance: 4.0, acceptance: 0.85 }
+    }
+}
+
+impl QualityTargets {
+    /// Whether all are reached; `None` where none of the figures is there.
+    pub fn reached(&self, quality: &Quality) -> Option<bool> {
+        let pairs = [
+            (quality.avg_clarity_score, self.clarity),
+            (quality.avg_accuracy_score, self.accuracy),
+            (quality.avg_relevance_score, self.relevance),
+            (quality.overall_acceptance_rate, self.acceptance),
+        ];
+        let known: Vec<bool> = pairs.iter().filter_map(|(value, least)| Some((*value)? >= *least)).collect();
+        (!known.is_empty()).then(|| known.into_iter().all(|ok| ok))
+    }
+}

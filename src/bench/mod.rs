@@ -1,0 +1,14 @@
+//! The benchmark book: records of runs, what follows from them, and the reports that people read. Pure: no command,
+//! no process and no clock.
+
+pub mod book;
+pub mod derive;
+pub mod documents;
+pub mod gate;
+pub mod ladder;
+pub mod outlook;
+pub mod prices;
+pub mod record;
+pub mod scaling;
+pub mod text;
+pub mod yaml;
