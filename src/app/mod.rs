@@ -5,6 +5,7 @@ pub mod build;
 pub mod doctor;
 pub mod export;
 pub mod failures;
+pub mod history;
 pub mod model_pull;
 pub mod progress;
 pub mod run;

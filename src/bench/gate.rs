@@ -104,9 +104,7 @@ fn compared(rule: String, value: Option<f64>, digits: usize, why: &str, holds: i
 /// Judges one record. `before` are the records of work before it.
 pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&BudgetFigures>) -> Decision {
     let record = &entry.record;
-    let why = |path: &str| {
-        record.not_measured.get(path).cloned().unwrap_or_else(|| super::yaml::UNSAID.to_owned())
-    };
+    let why = |path: &str| record.not_measured.get(path).cloned().unwrap_or_else(|| super::yaml::UNSAID.to_owned());
     let mut findings = Vec::new();
     let results = &record.results;
     if let Some(most) = rules.max_minutes_per_pdf {
@@ -136,18 +134,20 @@ pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&B
     }
     if let Some(drop) = rules.max_quality_drop {
         let rule = format!("mean overall mark at most {drop} below the records before");
-        findings.push(match (pooled_by_sample(before, |e| e.record.quality.avg_overall_score), quality.avg_overall_score) {
-            (Some(old), Some(new)) => {
-                Finding { rule, figures: format!("{old:.2} before, {new:.2} now"), holds: Some(old - new <= drop) }
-            }
-            // The first record has nothing to fall below.
-            (None, Some(new)) => {
-                Finding { rule, figures: format!("{new:.2}; no record before it has marks"), holds: Some(true) }
-            }
-            (_, None) => {
-                Finding { rule, figures: format!("not known: {}", why("quality.avg_overall_score")), holds: None }
-            }
-        });
+        findings.push(
+            match (pooled_by_sample(before, |e| e.record.quality.avg_overall_score), quality.avg_overall_score) {
+                (Some(old), Some(new)) => {
+                    Finding { rule, figures: format!("{old:.2} before, {new:.2} now"), holds: Some(old - new <= drop) }
+                }
+                // The first record has nothing to fall below.
+                (None, Some(new)) => {
+                    Finding { rule, figures: format!("{new:.2}; no record before it has marks"), holds: Some(true) }
+                }
+                (_, None) => {
+                    Finding { rule, figures: format!("not known: {}", why("quality.avg_overall_score")), holds: None }
+                }
+            },
+        );
     }
     if let Some(most) = rules.max_failed {
         let failed = totals([entry]).failed_share();
@@ -184,11 +184,14 @@ pub fn decide(rules: &Rules, entry: &Entry, before: &[&Entry], budget: Option<&B
 }
 
 fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
-    let rule = format!("the projection is {} the budget", match worst {
-        BudgetState::Within => "within",
-        BudgetState::Close => "within or close to",
-        BudgetState::Over => "whatever it is beside",
-    });
+    let rule = format!(
+        "the projection is {} the budget",
+        match worst {
+            BudgetState::Within => "within",
+            BudgetState::Close => "within or close to",
+            BudgetState::Over => "whatever it is beside",
+        }
+    );
     let Some(budget) = budget else {
         let figures = "not known: no budget is configured (budget.gpu_hours)".into();
         return Finding { rule, figures, holds: None };
@@ -267,7 +270,9 @@ mod tests {
             ]
         );
         // What cannot be said is no go, and says why.
-        assert!(decision.findings.iter().any(|f| f.holds.is_none() && f.figures == "not known: the record does not say"));
+        assert!(
+            decision.findings.iter().any(|f| f.holds.is_none() && f.figures == "not known: the record does not say")
+        );
     }
 
     #[test]

@@ -70,7 +70,9 @@ pub struct Candidate {
 /// The order of all documents, as indices: every beginning is a stratified sample by size.
 pub fn order(candidates: &[Candidate], seed: u64) -> Vec<usize> {
     let mut by_size: Vec<usize> = (0..candidates.len()).collect();
-    by_size.sort_by(|a, b| (candidates[*a].bytes, &candidates[*a].name).cmp(&(candidates[*b].bytes, &candidates[*b].name)));
+    by_size.sort_by(|a, b| {
+        (candidates[*a].bytes, &candidates[*a].name).cmp(&(candidates[*b].bytes, &candidates[*b].name))
+    });
     let count = candidates.len();
     let mut strata: Vec<Vec<usize>> = (0..STRATA)
         .map(|s| by_size[count * s / STRATA..count * (s + 1) / STRATA].to_vec())
@@ -173,7 +175,14 @@ impl Ladder {
             });
             highest = highest.max(documents);
         }
-        Ok(Self { format: LADDER_FORMAT, name: name.into(), seed, documents: total as u64, bytes: bytes_of(total), rungs })
+        Ok(Self {
+            format: LADDER_FORMAT,
+            name: name.into(),
+            seed,
+            documents: total as u64,
+            bytes: bytes_of(total),
+            rungs,
+        })
     }
 
     /// Reads `ladder.json`.

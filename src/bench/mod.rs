@@ -5,6 +5,8 @@ pub mod book;
 pub mod derive;
 pub mod documents;
 pub mod gate;
+pub mod history;
+pub mod html;
 pub mod ladder;
 pub mod outlook;
 pub mod prices;

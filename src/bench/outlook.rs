@@ -90,9 +90,9 @@ pub fn outlook(book: &Book, question: Question) -> Outlook {
         Some(environment) => book.in_environment(environment),
         None => work.clone(),
     };
-    let documents = question.documents.or_else(|| {
-        work.iter().filter_map(|entry| entry.record.rung.as_ref()).map(|rung| rung.corpus_documents).max()
-    });
+    let documents = question
+        .documents
+        .or_else(|| work.iter().filter_map(|entry| entry.record.rung.as_ref()).map(|rung| rung.corpus_documents).max());
     let done = totals(alike.iter().copied()).pdfs.unwrap_or(0);
     let doubles = book.doubles();
     let used = totals(book.entries().iter().filter(|entry| !doubles.contains_key(&entry.record.id))).gpu_hours;
@@ -105,9 +105,8 @@ pub fn outlook(book: &Book, question: Question) -> Outlook {
             high: used + p.high,
         }),
     });
-    let state = whole.zip(question.budget).map(|(whole, budget)| {
-        BudgetState::of(whole.expected, budget, question.warn_at)
-    });
+    let state =
+        whole.zip(question.budget).map(|(whole, budget)| BudgetState::of(whole.expected, budget, question.warn_at));
     let reason = if documents.is_none() {
         Some("how many documents the whole corpus has is not known: give --documents".to_owned())
     } else if rest.is_none() || used.is_none() {

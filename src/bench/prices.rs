@@ -145,6 +145,8 @@ mod tests {
         assert!(bad("per_hour: 32.00", "per_hour: -1").contains("p4d"));
         assert!(bad("format: 1", "format: 2").contains("this program reads up to 1"));
         assert!(bad("currency: USD", "currenzy: USD").contains("currenzy"));
-        assert!(bad("own: true", "own: true\n  - name: second\n    per_hour: null\n    own: true").contains("only one"));
+        assert!(
+            bad("own: true", "own: true\n  - name: second\n    per_hour: null\n    own: true").contains("only one")
+        );
     }
 }

@@ -148,7 +148,12 @@ pub fn degradations(entries: &[&Entry], allowed: Allowed) -> Vec<Degradation> {
         note("minutes a document", speed, record.results.avg_time_per_pdf_minutes, &slower);
         let pooled = |of: fn(&Entry) -> Option<f64>| pooled_by_sample(&before, of);
         let lower = |b: f64, a: f64| b - a > allowed.marks;
-        note("mean overall mark", pooled(|e| e.record.quality.avg_overall_score), record.quality.avg_overall_score, &lower);
+        note(
+            "mean overall mark",
+            pooled(|e| e.record.quality.avg_overall_score),
+            record.quality.avg_overall_score,
+            &lower,
+        );
         let fewer = |b: f64, a: f64| b - a > allowed.acceptance;
         note(
             "acceptance",
@@ -211,9 +216,7 @@ mod tests {
     fn degradation_is_named_against_what_was_before() {
         let mut entries =
             [entry("a", 8, 16.0, 1.0), entry("b", 16, 32.0, 1.0), entry("c", 32, 90.0, 1.0), entry("d", 1, 50.0, 1.0)];
-        for (entry, (overall, acceptance)) in
-            entries.iter_mut().zip([(4.5, 0.9), (4.4, 0.9), (4.1, 0.8), (1.0, 0.1)])
-        {
+        for (entry, (overall, acceptance)) in entries.iter_mut().zip([(4.5, 0.9), (4.4, 0.9), (4.1, 0.8), (1.0, 0.1)]) {
             entry.record.quality.sample_size = entry.record.dataset.pdfs_processed;
             entry.record.quality.avg_overall_score = Some(overall);
             entry.record.quality.overall_acceptance_rate = Some(acceptance);

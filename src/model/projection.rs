@@ -217,13 +217,7 @@ const MANY: usize = 400;
 /// The part of the interval left out at each end.
 const TAIL: f64 = 0.05;
 
-fn project_groups(
-    done: &[Measured],
-    groups: &[Group],
-    spent: f64,
-    overhead: f64,
-    seed: u64,
-) -> Option<Projection> {
+fn project_groups(done: &[Measured], groups: &[Group], spent: f64, overhead: f64, seed: u64) -> Option<Projection> {
     if done.len() < LEAST_DOCUMENTS {
         return None;
     }

@@ -1,0 +1,157 @@
+//! The history of a run: samples of what it was doing, one line each, as `history.jsonl` in its state holds them.
+//!
+//! The first line is `{"format":1,"every_seconds":N}`. When the file grows past [`MOST_SAMPLES`], every second sample
+//! of each attempt goes and samples are taken half as often, so that a run of weeks has as small a file as one of an
+//! hour. The beginning and the end of each attempt stay.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The newest format of a history that this program reads.
+pub const HISTORY_FORMAT: u32 = 1;
+/// More samples than these are thinned out.
+pub const MOST_SAMPLES: usize = 4_000;
+
+/// The first line of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The format.
+    pub format: u32,
+    /// Seconds between two samples.
+    pub every_seconds: u64,
+}
+
+/// What a run was doing at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sample {
+    /// When: seconds since 1970 in UTC.
+    pub t: i64,
+    /// The attempt, from 1.
+    pub attempt: u64,
+    /// The stages, by name.
+    pub stages: BTreeMap<String, StageSample>,
+    /// Requests that were with the model.
+    pub in_flight: u64,
+    /// Requests that could have been.
+    pub slots: u64,
+    /// Model answers of the whole run so far.
+    pub calls: u64,
+    /// Mean utilisation of the GPUs, 0 to 1, where measured.
+    pub gpu_utilization: Option<f64>,
+    /// The most memory in use on one GPU, in bytes, where measured.
+    pub gpu_memory: Option<u64>,
+    /// GPU-seconds of the whole run so far.
+    pub gpu_seconds: f64,
+}
+
+/// What one stage was doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StageSample {
+    /// Items that had ended, over the whole run.
+    pub ended: u64,
+    /// Children made, over the whole run.
+    pub made: u64,
+    /// Items in its hands.
+    pub in_flight: u64,
+    /// Items in its channel.
+    pub queued: u64,
+    /// Size of its channel.
+    pub capacity: u64,
+}
+
+/// A history, read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// The samples in the order in which they were taken.
+    pub samples: Vec<Sample>,
+    /// Seconds between two of them.
+    pub every_seconds: u64,
+}
+
+/// Reads a history. Lines that a kill has torn are passed over.
+///
+/// # Errors
+/// A newer format, in words.
+pub fn parse(text: &str) -> Result<History, String> {
+    let mut lines = text.lines();
+    let head: Head = lines
+        .next()
+        .and_then(|line| serde_json::from_str(line).ok())
+        .unwrap_or(Head { format: HISTORY_FORMAT, every_seconds: 1 });
+    if head.format > HISTORY_FORMAT {
+        return Err(format!("it has format {}, newer than this program reads: use the newer qaflow", head.format));
+    }
+    let samples = lines.filter_map(|line| serde_json::from_str::<Sample>(line).ok()).filter(|s| s.t > 0).collect();
+    Ok(History { samples, every_seconds: head.every_seconds.max(1) })
+}
+
+impl History {
+    /// The file's text.
+    pub fn text(&self) -> String {
+        let head = Head { format: HISTORY_FORMAT, every_seconds: self.every_seconds };
+        let mut text = line(&head);
+        for sample in &self.samples {
+            text.push_str(&line(sample));
+        }
+        text
+    }
+
+    /// Halves the samples of each attempt, its first and last excepted, and takes them half as often from now on.
+    pub fn thin(&mut self) {
+        let attempts: Vec<u64> = self.samples.iter().map(|sample| sample.attempt).collect();
+        let mut place = 0;
+        let mut index = 0;
+        self.samples.retain(|sample| {
+            let first = index == 0 || attempts[index - 1] != sample.attempt;
+            let last = attempts.get(index + 1) != Some(&sample.attempt);
+            place = if first { 0 } else { place + 1 };
+            index += 1;
+            first || last || place % 2 == 0
+        });
+        self.every_seconds *= 2;
+    }
+}
+
+/// One line of the file.
+pub fn line<T: Serialize>(value: &T) -> String {
+    // Numbers and names only: it cannot fail.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(t: i64, attempt: u64) -> Sample {
+        let stage = StageSample { ended: 5, made: 7, in_flight: 1, queued: 2, capacity: 8 };
+        Sample { t, attempt, stages: [("chunk".to_owned(), stage)].into(), ..Sample::default() }
+    }
+
+    #[test]
+    fn it_is_read_back_and_torn_lines_are_passed_over() {
+        let history = History { samples: (1..=5).map(|t| sample(t, 1)).collect(), every_seconds: 4 };
+        let text = history.text();
+        assert_eq!(parse(&text).unwrap(), history);
+        let torn = &text[..text.len() - 9];
+        assert_eq!(parse(torn).unwrap().samples, history.samples[..4]);
+        assert!(parse("{\"format\":9,\"every_seconds\":1}\n").unwrap_err().contains("newer"));
+        assert_eq!(parse("").unwrap().samples, []);
+    }
+
+    #[test]
+    fn thinning_keeps_the_ends_of_every_attempt() {
+        let mut history = History { every_seconds: 1, ..History::default() };
+        history.samples.extend((1..=10).map(|t| sample(t, 1)));
+        history.samples.extend((21..=22).map(|t| sample(t, 2)));
+        history.samples.push(sample(30, 3));
+        history.thin();
+        let times: Vec<i64> = history.samples.iter().map(|s| s.t).collect();
+        assert_eq!(times, [1, 3, 5, 7, 9, 10, 21, 22, 30]);
+        assert_eq!(history.every_seconds, 2);
+    }
+}
