@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::app::bench::FlowArgs;
+use crate::app::book::BookCommand;
+use crate::app::book::ladder::LadderArgs;
 use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
@@ -31,6 +33,7 @@ use crate::sources::Shard;
   1   error
   2   bad usage or configuration
   3   finished, but more items failed than max_failure_ratio allows
+  4   bench gate says no-go
   75  interrupted: the same command resumes
 
 Start here:
@@ -118,7 +121,12 @@ enum Command {
     /// Serve an OpenAI-compatible interface with slots, latency and faults, for rehearsals and tests
     #[command(name = "simulate-llm")]
     SimulateLlm(Box<SimulateArgs>),
-    /// Measure the program on this machine
+    /// Choose documents for batches
+    Manifest {
+        #[command(subcommand)]
+        action: ManifestCommand,
+    },
+    /// The benchmark book: records of runs, comparisons, projections, decisions; and measurements of this machine
     Bench {
         #[command(subcommand)]
         what: BenchCommand,
@@ -157,6 +165,9 @@ struct RunCommand {
     /// Override a configuration value; see below
     #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
     set: Vec<String>,
+    /// Leave a benchmark record of this name in benchmarks/ once everything is done
+    #[arg(long, value_name = "ID")]
+    bench: Option<String>,
     /// Show the summary as JSON
     #[arg(long)]
     json: bool,
@@ -206,6 +217,14 @@ enum FailuresCommand {
 enum BenchCommand {
     /// The flow beside a bare client loop: how busy each keeps a simulated server, and at what cost
     Flow(FlowArgs),
+    #[command(flatten)]
+    Book(BookCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ManifestCommand {
+    /// Make manifests of growing batches, nested and chosen by size: the ladder from a first trial to the whole corpus
+    Ladder(LadderArgs),
 }
 
 #[derive(Args, Debug)]
@@ -299,6 +318,9 @@ fn run(parsed: Result<Cli, clap::Error>) -> u8 {
         }
     };
     cli.start_log();
+    if std::env::var_os(crate::app::book::sweep::END_WITH_PARENT).is_some() {
+        crate::app::signals::end_with_parent();
+    }
     // A run may use the embedded model; see there why this must come before any thread.
     if matches!(cli.command, Command::Run(_))
         && let Err(error) = crate::llm::embedded::compute_in_one_thread()
@@ -340,8 +362,8 @@ fn report(error: &anyhow::Error) {
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) => {
-            let RunCommand { config, input, manifest, state, out, limit, shard, set, json } = run;
-            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, json }).await
+            let RunCommand { config, input, manifest, state, out, limit, shard, set, bench, json } = run;
+            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, bench, json }).await
         }
         Command::Status { state, json, watch } => {
             crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
@@ -378,6 +400,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             SlurmCommand::Script { options, output } => crate::app::slurm::script(&options.into(), output.as_deref()),
             SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.into(), dry_run),
         },
+        Command::Bench { what: BenchCommand::Book(command) } => crate::app::book::run(command).await,
+        Command::Manifest { action: ManifestCommand::Ladder(args) } => crate::app::book::ladder::make(&args),
         Command::ConfigReference => {
             crate::app::doctor::print_reference();
             Ok(Exit::Done)

@@ -1,6 +1,7 @@
 //! The commands: the only place that puts the rest together.
 
 pub mod bench;
+pub mod book;
 pub mod build;
 pub mod doctor;
 pub mod export;
@@ -27,6 +28,8 @@ pub enum Exit {
     Usage,
     /// Finished, but more items failed than `max_failure_ratio` allows.
     TooManyFailures,
+    /// The gate says no-go.
+    NoGo,
     /// Interrupted; the same command resumes.
     Interrupted,
 }
@@ -39,6 +42,7 @@ impl Exit {
             Self::Error => 1,
             Self::Usage => 2,
             Self::TooManyFailures => 3,
+            Self::NoGo => 4,
             Self::Interrupted => 75,
         }
     }

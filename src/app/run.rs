@@ -44,6 +44,8 @@ pub struct RunArgs {
     pub shard: Option<Shard>,
     /// `--set`.
     pub set: Vec<String>,
+    /// Leave a benchmark record of this name.
+    pub bench: Option<String>,
     /// Whether the summary is JSON.
     pub json: bool,
 }
@@ -55,6 +57,9 @@ pub struct RunArgs {
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let stop = Stop::default();
     signals::listen(&stop).context("cannot listen for signals")?;
+    if let Some(id) = &args.bench {
+        super::book::record::check_name(id)?;
+    }
     let loaded = build::load(&args.config, &args.set)?;
     let listing = listing(&args, &loaded)?;
     let state_dir = args.state.clone().unwrap_or_else(|| loaded.run.state.clone());
@@ -79,7 +84,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
-    let plan = build::plan(&loaded, &args.config, &out, &flow);
+    let mut plan = build::plan(&loaded, &args.config, &out, &flow);
+    let (inputs, manifest) = given(&args, &loaded);
+    super::book::record::note_input(&mut plan, inputs, manifest);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
     let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
     let progress = Arc::new(Progress::new(flow.nodes.len()));
@@ -145,17 +152,26 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
-    finish(&args, &state, &plan, &watch, ended, &out)
+    let exit = finish(&args, &state, &plan, &watch, ended, &out)?;
+    if let Some(id) = args.bench.clone().filter(|_| exit != Exit::Interrupted) {
+        let record = super::book::record::RecordArgs::after_run(id);
+        super::book::record::of_states(&record, &[&state]).await?;
+    }
+    Ok(exit)
+}
+
+/// Inputs and manifest: the command line's, else the configuration's.
+fn given<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Option<&'a Path>) {
+    if !args.input.is_empty() || args.manifest.is_some() {
+        (&args.input, args.manifest.as_deref())
+    } else {
+        (&loaded.run.input, loaded.run.manifest.as_deref())
+    }
 }
 
 /// The documents that the run is given: the command line's, else the configuration's.
 fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let (inputs, manifest): (&[PathBuf], Option<&Path>) = if given {
-        (&args.input, args.manifest.as_deref())
-    } else {
-        (&loaded.run.input, loaded.run.manifest.as_deref())
-    };
+    let (inputs, manifest) = given(args, loaded);
     if inputs.is_empty() && manifest.is_none() {
         return Err(build::no_input());
     }
@@ -284,8 +300,16 @@ impl Watch {
         Ok(progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?)
     }
 
+    /// The run's history, for plots; a run goes on without one.
+    fn history(&self) -> Option<super::history::Recorder> {
+        super::history::Recorder::open(&self.dir)
+            .map_err(|error| tracing::warn!("no history is kept in {}: {error}", self.dir.display()))
+            .ok()
+    }
+
     async fn keep(self) {
         let display = super::status::Display::for_run();
+        let mut history = self.history();
         let mut last_line = Instant::now();
         let mut ticks = tokio::time::interval(STATUS_EVERY);
         loop {
@@ -300,6 +324,9 @@ impl Watch {
             };
             if let Err(error) = status.write(&self.dir) {
                 tracing::debug!("the status file cannot be written: {error}");
+            }
+            if let Some(Err(error)) = history.as_mut().map(|history| history.note(&status, false)) {
+                tracing::debug!("the history cannot be written: {error}");
             }
             if let Some(display) = &display {
                 display.show(&status);
@@ -327,6 +354,9 @@ fn finish(
     };
     let mut status = watch.status(phase)?;
     status.reason.clone_from(&reason);
+    if let Some(mut history) = watch.history() {
+        let _ = history.note(&status, true);
+    }
     if let Err(error) = status.write(&state.dir) {
         tracing::warn!("the status file cannot be written: {error}");
     }

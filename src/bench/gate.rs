@@ -4,54 +4,8 @@ use serde::Serialize;
 
 use super::book::{Entry, totals};
 use super::scaling::pooled_by_sample;
+pub use crate::config::GateConfig as Rules;
 use crate::model::projection::{BudgetState, Projection};
-
-/// The rules; `None` is no rule.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rules {
-    /// The most minutes a document.
-    pub max_minutes_per_pdf: Option<f64>,
-    /// The fewest documents an hour.
-    pub min_pdfs_per_hour: Option<f64>,
-    /// The most GPU-hours a document.
-    pub max_gpu_hours_per_pdf: Option<f64>,
-    /// Least mean clarity, 1 to 5.
-    pub min_clarity: Option<f64>,
-    /// Least mean accuracy, 1 to 5.
-    pub min_accuracy: Option<f64>,
-    /// Least mean relevance, 1 to 5.
-    pub min_relevance: Option<f64>,
-    /// Least share of accepted pairs, 0 to 1.
-    pub min_acceptance: Option<f64>,
-    /// The most that the mean overall mark may lie below that of the records before.
-    pub max_quality_drop: Option<f64>,
-    /// The most documents that may fail, 0 to 1.
-    pub max_failed: Option<f64>,
-    /// The worst state of the budget that is allowed.
-    pub budget: Option<BudgetState>,
-    /// Whether a critical issue forbids to go on.
-    pub no_critical_issue: bool,
-}
-
-impl Default for Rules {
-    /// The project's targets: clarity 4.0, accuracy 4.2, relevance 4.0, acceptance 85%, fewer than 5% of the documents
-    /// failed, the projection within the budget, no critical issue. Speed has no rule unless one is written.
-    fn default() -> Self {
-        Self {
-            max_minutes_per_pdf: None,
-            min_pdfs_per_hour: None,
-            max_gpu_hours_per_pdf: None,
-            min_clarity: Some(4.0),
-            min_accuracy: Some(4.2),
-            min_relevance: Some(4.0),
-            min_acceptance: Some(0.85),
-            max_quality_drop: Some(0.2),
-            max_failed: Some(0.05),
-            budget: Some(BudgetState::Close),
-            no_critical_issue: true,
-        }
-    }
-}
 
 /// The budget and what is projected against it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

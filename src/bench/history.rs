@@ -99,6 +99,45 @@ impl History {
         text
     }
 
+    /// Only the samples of attempts `first` to `last`.
+    pub fn of_attempts(mut self, first: u64, last: u64) -> Self {
+        self.samples.retain(|sample| (first..=last).contains(&sample.attempt));
+        self
+    }
+
+    /// The histories of shards as one: what they did at the same time is summed up, and whenever one of them begins
+    /// an attempt, so does the sum.
+    pub fn merged(shards: &[Self]) -> Self {
+        let every_seconds = shards.iter().map(|shard| shard.every_seconds).max().unwrap_or(1).max(1);
+        if let [one] = shards {
+            return one.clone();
+        }
+        let mut times: BTreeMap<i64, Vec<(usize, &Sample)>> = BTreeMap::new();
+        for (at, shard) in shards.iter().enumerate() {
+            for sample in &shard.samples {
+                let bucket = times.entry(sample.t.div_euclid(every_seconds as i64)).or_default();
+                // A shard's latest sample of the bucket counts.
+                bucket.retain(|(other, _)| *other != at);
+                bucket.push((at, sample));
+            }
+        }
+        // What a shard has done stays done while it does not run.
+        let mut latest: Vec<Sample> = vec![Sample::default(); shards.len()];
+        let mut samples = Vec::with_capacity(times.len());
+        for (bucket, now) in times {
+            for one in &mut latest {
+                let stages = one.stages.values_mut();
+                stages.for_each(|stage| (stage.in_flight, stage.queued, stage.capacity) = (0, 0, 0));
+                (one.in_flight, one.slots, one.gpu_utilization, one.gpu_memory) = (0, 0, None, None);
+            }
+            for (at, sample) in now {
+                latest[at] = sample.clone();
+            }
+            samples.push(sum(bucket * every_seconds as i64, &latest));
+        }
+        Self { samples, every_seconds }
+    }
+
     /// Halves the samples of each attempt, its first and last excepted, and takes them half as often from now on.
     pub fn thin(&mut self) {
         let attempts: Vec<u64> = self.samples.iter().map(|sample| sample.attempt).collect();
@@ -113,6 +152,33 @@ impl History {
         });
         self.every_seconds *= 2;
     }
+}
+
+fn sum(t: i64, of: &[Sample]) -> Sample {
+    let mut total = Sample { t, ..Sample::default() };
+    let (mut utilization, mut measured) = (0.0, 0_u32);
+    for sample in of {
+        total.attempt += sample.attempt;
+        total.in_flight += sample.in_flight;
+        total.slots += sample.slots;
+        total.calls += sample.calls;
+        total.gpu_seconds += sample.gpu_seconds;
+        total.gpu_memory = total.gpu_memory.max(sample.gpu_memory);
+        if let Some(share) = sample.gpu_utilization {
+            utilization += share;
+            measured += 1;
+        }
+        for (name, stage) in &sample.stages {
+            let sum = total.stages.entry(name.clone()).or_default();
+            sum.ended += stage.ended;
+            sum.made += stage.made;
+            sum.in_flight += stage.in_flight;
+            sum.queued += stage.queued;
+            sum.capacity += stage.capacity;
+        }
+    }
+    total.gpu_utilization = (measured > 0).then(|| utilization / f64::from(measured));
+    total
 }
 
 /// One line of the file.
@@ -141,6 +207,20 @@ mod tests {
         assert_eq!(parse(torn).unwrap().samples, history.samples[..4]);
         assert!(parse("{\"format\":9,\"every_seconds\":1}\n").unwrap_err().contains("newer"));
         assert_eq!(parse("").unwrap().samples, []);
+    }
+
+    #[test]
+    fn shards_are_summed_up_and_what_is_done_stays_done() {
+        let a = History { samples: vec![sample(10, 1), sample(20, 1), sample(30, 2)], every_seconds: 10 };
+        let b = History { samples: vec![sample(11, 1), sample(19, 1)], every_seconds: 1 };
+        let merged = History::merged(&[a, b]);
+        let seen: Vec<(i64, u64, u64, u64)> = merged
+            .samples
+            .iter()
+            .map(|s| (s.t, s.attempt, s.stages["chunk"].ended, s.stages["chunk"].in_flight))
+            .collect();
+        assert_eq!(seen, [(10, 2, 10, 2), (20, 2, 10, 1), (30, 3, 10, 1)]);
+        assert_eq!(merged.every_seconds, 10);
     }
 
     #[test]

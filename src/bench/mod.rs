@@ -2,6 +2,8 @@
 //! no process and no clock.
 
 pub mod book;
+pub mod bottlenecks;
+pub mod compare;
 pub mod derive;
 pub mod documents;
 pub mod gate;
@@ -11,6 +13,9 @@ pub mod ladder;
 pub mod outlook;
 pub mod prices;
 pub mod record;
+pub mod report;
 pub mod scaling;
+pub mod student;
+pub mod sweep;
 pub mod text;
 pub mod yaml;

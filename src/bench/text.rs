@@ -59,6 +59,11 @@ impl Table {
         format!("not known ({})", at + 1)
     }
 
+    /// The head and the rows.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.rows
+    }
+
     /// Whether it has no row but its head.
     pub fn is_empty(&self) -> bool {
         self.rows.len() < 2

@@ -13,6 +13,7 @@ use crate::model::params::{Documented, Fault, Node, Place};
 
 mod env;
 mod forms;
+mod gate;
 mod llm;
 mod overrides;
 mod pipeline;
@@ -22,6 +23,7 @@ mod slurm;
 mod yaml;
 
 pub use env::Lookup;
+pub use gate::GateConfig;
 pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, StructuredOutput};
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};

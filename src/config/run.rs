@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::forms::{duration, is_plain_name, optional_path, paths, wrong};
+use super::gate::{GateConfig, read_gate};
 use super::llm::{LlmConfig, read_llm};
 use super::slurm::{SlurmConfig, read_slurm};
 use crate::model::params::{Documented, Fault, Node, Reader, Value};
@@ -34,6 +35,8 @@ pub struct RunConfig {
     pub max_failure_ratio: f64,
     /// The store.
     pub store: StoreConfig,
+    /// The rules by which `qaflow bench gate` decides.
+    pub gate: GateConfig,
     /// Where Prometheus reads the metrics; `None`: nowhere.
     pub prometheus: Option<SocketAddr>,
     /// The batch job that `qaflow slurm` writes.
@@ -155,6 +158,7 @@ pub(super) fn read(
             "how long the process that holds the state may be silent before another may take over",
         ),
     });
+    let gate = reader.section("gate", read_gate);
     let prometheus = reader.section("telemetry", |r| {
         let form = "off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464";
         let node = r.raw("prometheus", form, "off", "where Prometheus reads the metrics")?;
@@ -184,6 +188,7 @@ pub(super) fn read(
         shutdown_grace,
         max_failure_ratio,
         store,
+        gate,
         prometheus,
         slurm,
     }

@@ -136,7 +136,12 @@ fn hardware(record: &mut Record, parts: &Parts<'_>, all: &[&AttemptRecord], reas
     if here {
         hardware.cpu_cores = Some(machine::cores());
         let memory = machine::memory_bytes().map(|bytes| rounded(bytes as f64 / GB));
-        keep(&mut hardware.ram_gb, memory.ok_or_else(|| "/proc/meminfo cannot be read".into()), "hardware.ram_gb", reasons);
+        keep(
+            &mut hardware.ram_gb,
+            memory.ok_or_else(|| "/proc/meminfo cannot be read".into()),
+            "hardware.ram_gb",
+            reasons,
+        );
     } else {
         let reason = format!("the run was on {}, this record was made on {}", nodes.join(", "), parts.host);
         reasons.insert("hardware.cpu_cores".into(), reason.clone());
@@ -173,7 +178,8 @@ fn model(record: &mut Record, parts: &Parts<'_>, reasons: &mut yaml::Reasons) {
         reasons.insert(path.into(), reason);
     }
     let configuration = &mut record.configuration;
-    let number = |kind: &str, name: &str| parameter(plan, kind, name).ok_or_else(|| format!("the pipeline has no {name}"));
+    let number =
+        |kind: &str, name: &str| parameter(plan, kind, name).ok_or_else(|| format!("the pipeline has no {name}"));
     keep(&mut configuration.chunk_size, number("chunk", "size"), "configuration.chunk_size", reasons);
     let questions = number("generate", "questions_per_chunk");
     keep(&mut configuration.questions_per_chunk, questions, "configuration.questions_per_chunk", reasons);
@@ -233,7 +239,8 @@ fn results(record: &mut Record, parts: &Parts<'_>, all: &[&AttemptRecord], reaso
     let memory = memory.map(|bytes| rounded(bytes as f64 / GB)).ok_or_else(|| unmeasured.clone());
     keep(&mut results.max_gpu_memory_gb, memory, "results.max_gpu_memory_gb", reasons);
     // An attempt that died before its first measurement has no memory to average.
-    let mean = weighted(all.iter().map(|a| ((a.memory_mean_bytes > 0).then_some(a.memory_mean_bytes as f64), a.seconds)));
+    let mean =
+        weighted(all.iter().map(|a| ((a.memory_mean_bytes > 0).then_some(a.memory_mean_bytes as f64), a.seconds)));
     let short = || "no attempt lived long enough to be measured".to_owned();
     let mean = mean.map(|bytes| rounded(bytes / GB)).ok_or_else(short);
     keep(&mut results.avg_cpu_memory_gb, mean, "results.avg_cpu_memory_gb", reasons);
@@ -366,6 +373,11 @@ fn quality(quality: &mut Quality, found: &Found, reasons: &mut yaml::Reasons) {
         avg_overall_score: mean(3),
         overall_acceptance_rate: Some(rounded(found.judged_accepted as f64 / found.judged as f64)),
         rated_by: Some(RatedBy::Judge),
+        marks: ["clarity", "accuracy", "relevance", "overall"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(found.spread)
+            .collect(),
     };
 }
 

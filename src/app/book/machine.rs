@@ -19,7 +19,10 @@ pub(super) fn cores() -> u64 {
 pub(super) fn commit(folder: &Path) -> Result<String, String> {
     let run = |args: &[&str]| {
         let output = Command::new("git").arg("-C").arg(folder).args(args).output();
-        output.ok().filter(|output| output.status.success()).map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        output
+            .ok()
+            .filter(|output| output.status.success())
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let Some(head) = run(&["rev-parse", "HEAD"]) else {
         return Err("the configuration is in no git repository with a commit".into());
@@ -41,7 +44,14 @@ pub(super) struct Accounted {
 /// Why it says nothing: no such program, no accounting, no such job.
 pub(super) fn sacct(job: &str) -> Result<Accounted, String> {
     let output = Command::new("sacct")
-        .args(["--noheader", "--parsable2", "--duplicates", "--format=JobID,ElapsedRaw,TotalCPU,AllocCPUS", "--jobs", job])
+        .args([
+            "--noheader",
+            "--parsable2",
+            "--duplicates",
+            "--format=JobID,ElapsedRaw,TotalCPU,AllocCPUS",
+            "--jobs",
+            job,
+        ])
         .output()
         .map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => "there is no sacct here".to_owned(),

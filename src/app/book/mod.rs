@@ -7,9 +7,12 @@ mod decide;
 mod files;
 pub mod ladder;
 mod machine;
+mod page;
 pub mod record;
 mod report;
 mod show;
+pub mod sweep;
+mod sweep_report;
 
 use std::path::{Path, PathBuf};
 
@@ -68,6 +71,7 @@ pub enum BookCommand {
     Show {
         /// Its id, or the beginning of it; by default all are listed
         id: Option<String>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show the quick form
@@ -82,6 +86,7 @@ pub enum BookCommand {
         /// Folder of the ladder's manifests [default: that of the records' rungs]
         #[arg(long, value_name = "DIR")]
         manifests: Option<PathBuf>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
@@ -90,8 +95,10 @@ pub enum BookCommand {
     },
     /// What the whole corpus will take: GPU-hours against the budget, and cost
     Project {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
@@ -102,16 +109,21 @@ pub enum BookCommand {
     Compare {
         /// Two or more ids, or beginnings of ids
         ids: Vec<String>,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// Show JSON
         #[arg(long)]
         json: bool,
     },
+    /// Run a grid of settings several times over, and say which is best and whether that is real
+    Sweep(sweep::SweepArgs),
     /// Decide whether to go on to the next batch; exit code 0 is go, 4 is no-go
     Gate {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// The record that is judged, by the beginning of its id; by default the last
@@ -123,13 +135,18 @@ pub enum BookCommand {
     },
     /// Write the report of all records
     Report {
+        /// What is asked
         #[command(flatten)]
         outlook: Outlook,
+        /// Where the records are
         #[command(flatten)]
         place: BookPlace,
         /// The report
         #[arg(long, value_name = "FILE", default_value = "BENCHMARKS.md")]
         out: PathBuf,
+        /// The page of plots [default: report.html beside the report]
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         /// What people write: lessons and questions, put into the report as they are [default: NOTES.md in the folder
         /// of the records]
         #[arg(long, value_name = "FILE")]
@@ -148,10 +165,14 @@ pub async fn run(command: BookCommand) -> anyhow::Result<Exit> {
         BookCommand::Ladder { manifests, place, json } => ladder::show(&place.dir, manifests.as_deref(), json),
         BookCommand::Project { outlook, place, json } => decide::project(&place.dir, &outlook, json),
         BookCommand::Compare { ids, place, json } => show::compare(&place.dir, &ids, json),
+        BookCommand::Sweep(args) => sweep::sweep(&args).await,
         BookCommand::Gate { outlook, place, record, json } => {
             decide::gate(&place.dir, &outlook, record.as_deref(), json)
         }
-        BookCommand::Report { outlook, place, out, notes } => report::report(&place.dir, &outlook, &out, notes.as_deref()),
+        BookCommand::Report { outlook, place, out, html, notes } => {
+            let html = html.unwrap_or_else(|| out.with_file_name("report.html"));
+            report::report(&place.dir, &outlook, &out, &html, notes.as_deref())
+        }
     }
 }
 

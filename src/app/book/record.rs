@@ -14,7 +14,7 @@ use crate::app::state::{State, StateOptions, host, resolve};
 use crate::app::{Exit, UsageError};
 use crate::bench::derive::{QualityTargets, disagreements};
 use crate::bench::ladder::Ladder;
-use crate::bench::record::{Covered, Quality, RatedBy, Record, Rung};
+use crate::bench::record::{Covered, Experiment, Quality, RatedBy, Record, Rung};
 use crate::bench::yaml;
 use crate::model::ledger::{AttemptRecord, LEDGER_FORMAT, record_name};
 use crate::model::plan::Plan;
@@ -55,22 +55,26 @@ pub struct RecordArgs {
     /// Show the quick form
     #[arg(long)]
     pub quick: bool,
+    /// The experiment that it is a point of
+    #[arg(skip)]
+    pub experiment: Option<Experiment>,
 }
 
 impl RecordArgs {
     /// The record of a run that just ended, under `id`.
-    pub fn after_run(id: String, manifest: Option<PathBuf>) -> Self {
+    pub fn after_run(id: String) -> Self {
         Self {
             state: Vec::new(),
             id: Some(id),
             describe: None,
             dir: files::DEFAULT_DIR.into(),
-            manifest,
+            manifest: None,
             from_attempt: None,
             set: Vec::new(),
             ratings: None,
             replace: false,
             quick: false,
+            experiment: None,
         }
     }
 }
@@ -83,7 +87,11 @@ pub fn plain(text: &str) -> Result<String, String> {
     let good = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= 100
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
-    if good { Ok(text.into()) } else { Err("give letters, digits and `._-`, at most 100, beginning with a letter or digit".into()) }
+    if good {
+        Ok(text.into())
+    } else {
+        Err("give letters, digits and `._-`, at most 100, beginning with a letter or digit".into())
+    }
 }
 
 /// Makes a record and shows where it is.
@@ -171,11 +179,19 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     for setting in &args.set {
         record = set(&record, setting)?;
     }
+    if let Some(experiment) = &args.experiment {
+        // The states of an experiment are copies of one another, and yet each is counted.
+        for covered in &mut record.covers {
+            covered.state_id = format!("{}-{}", covered.state_id, record.id);
+        }
+        record.experiment = Some(experiment.clone());
+    }
     yaml::fill(&mut record);
     for disagreement in disagreements(&record) {
         tracing::warn!("{disagreement}");
     }
     let path = files::save(&args.dir, &record, &found.rows, args.replace)?;
+    files::save_history(&args.dir, &record, states)?;
     if args.quick {
         print(yaml::write_quick(&yaml::to_quick(&record, &QualityTargets::default()))?.trim_end());
     }
@@ -323,12 +339,15 @@ fn ratings(file: &Path) -> anyhow::Result<Quality> {
     let accepted = ["accepted", "accept", "decision"].into_iter().find_map(column);
     let accepted = accepted.ok_or_else(|| bad("it has no column `accepted`".into()))?;
     let (mut sums, mut count, mut accepts) = ([0_u64; 4], 0_u64, 0_u64);
+    let mut spread = [[0_u64; 5]; 4];
     for row in reader.records() {
         let row = row?;
         let line = row.position().map_or(0, csv::Position::line);
-        for (sum, (at, name)) in sums.iter_mut().zip(marks.iter().zip(names)) {
+        for (i, (at, name)) in marks.iter().zip(names).enumerate() {
             let mark = row.get(*at).and_then(|text| text.parse::<u64>().ok()).filter(|mark| (1..=5).contains(mark));
-            *sum += mark.ok_or_else(|| bad(format!("line {line}: {name} must be a whole number from 1 to 5")))?;
+            let mark = mark.ok_or_else(|| bad(format!("line {line}: {name} must be a whole number from 1 to 5")))?;
+            sums[i] += mark;
+            spread[i][mark as usize - 1] += 1;
         }
         accepts += match row.get(accepted).unwrap_or_default().to_ascii_lowercase().as_str() {
             "yes" | "true" | "1" | "accept" | "accepted" => 1,
@@ -349,6 +368,7 @@ fn ratings(file: &Path) -> anyhow::Result<Quality> {
         avg_overall_score: mean(3),
         overall_acceptance_rate: Some(crate::bench::derive::rounded(accepts as f64 / count as f64)),
         rated_by: Some(RatedBy::People),
+        marks: names.map(str::to_owned).into_iter().zip(spread).collect(),
     })
 }
 

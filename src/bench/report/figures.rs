@@ -1,0 +1,347 @@
+//! The figures of the report: key metrics, totals, comparisons, scaling, experiments, bottlenecks, the records.
+
+use super::Report;
+use super::rungs::{issues, reason};
+use crate::bench::book::{Entry, totals};
+use crate::bench::bottlenecks;
+use crate::bench::compare::{self, Side};
+use crate::bench::derive::disagreements;
+use crate::bench::record::{Environment, Record};
+use crate::bench::scaling::{Allowed, Slope, Trend, degradations, pooled_by_sample, slope};
+use crate::bench::text::{Table, escaped, number};
+
+/// What a reader wants to know first.
+pub(super) fn key(report: &Report<'_>) -> String {
+    let work = report.book.work();
+    let sums = totals(work.iter().copied());
+    if work.is_empty() {
+        return "No record of work.\n".into();
+    }
+    let why = |path: &'static str| move |work: &[&Entry]| missing(work, path);
+    let mut table = Table::new(&["metric", "value", "over"]);
+    let over = format!("{} records", sums.records);
+    let rows: [(&str, Option<f64>, &'static str); 9] = [
+        ("documents processed", sums.pdfs.map(|n| n as f64), "dataset.pdfs_processed"),
+        ("documents failed", sums.failed.map(|n| n as f64), "dataset.pdfs_failed"),
+        ("accepted pairs", sums.pairs.map(|n| n as f64), "results.qa_pairs_generated"),
+        ("pairs a document", sums.pairs_per_pdf(), "results.qa_pairs_generated"),
+        ("hours at work", sums.minutes.map(|m| m / 60.0), "results.total_time_minutes"),
+        ("documents an hour", sums.pdfs_per_hour(), "results.total_time_minutes"),
+        ("GPU-hours", sums.gpu_hours, "results.gpu_hours"),
+        ("GPU-hours a document", sums.gpu_hours_per_pdf(), "results.gpu_hours"),
+        ("accepted pairs a GPU-hour", sums.gpu_hours_per_pair().map(|h| 1.0 / h), "results.gpu_hours"),
+    ];
+    for (name, value, path) in rows {
+        let cell = table.number(value, || why(path)(&work));
+        table.row(vec![name.into(), cell, over.clone()]);
+    }
+    for (name, of, path) in [
+        (
+            "mean clarity",
+            (|e: &Entry| e.record.quality.avg_clarity_score) as fn(&Entry) -> Option<f64>,
+            "quality.avg_clarity_score",
+        ),
+        ("mean accuracy", |e| e.record.quality.avg_accuracy_score, "quality.avg_accuracy_score"),
+        ("mean relevance", |e| e.record.quality.avg_relevance_score, "quality.avg_relevance_score"),
+        ("mean overall mark", |e| e.record.quality.avg_overall_score, "quality.avg_overall_score"),
+        ("acceptance", |e| e.record.quality.overall_acceptance_rate, "quality.overall_acceptance_rate"),
+    ] {
+        let rated: u64 = work.iter().filter(|e| of(e).is_some()).filter_map(|e| e.record.quality.sample_size).sum();
+        let by = by_whom(&work);
+        let cell = table.number(pooled_by_sample(&work, of), || why(path)(&work));
+        let over = if rated > 0 {
+            format!("{} pairs rated by {by}", crate::bench::text::grouped(rated))
+        } else {
+            over.clone()
+        };
+        table.row(vec![name.into(), cell, over]);
+    }
+    table.markdown()
+}
+
+fn by_whom(work: &[&Entry]) -> String {
+    let mut names: Vec<&str> = work.iter().filter_map(|e| e.record.quality.rated_by).map(|by| by.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { "nobody knows whom".into() } else { names.join(" and ") }
+}
+
+/// Why a sum over records is missing: the first record's reason.
+fn missing(work: &[&Entry], path: &str) -> String {
+    work.iter()
+        .find_map(|entry| entry.record.not_measured.get(path).map(|reason| format!("{}: {reason}", entry.record.id)))
+        .unwrap_or_else(|| "no record has it".into())
+}
+
+/// What each batch used, what all together did, and what is left of the budget.
+pub(super) fn usage(report: &Report<'_>) -> String {
+    let entries: Vec<&Entry> = report.book.entries().iter().collect();
+    if entries.is_empty() {
+        return "No record.\n".into();
+    }
+    let doubles = report.book.doubles();
+    let mut table = Table::new(&[
+        "batch",
+        "date",
+        "where",
+        "documents",
+        "cumulative documents",
+        "minutes",
+        "pairs",
+        "cumulative pairs",
+        "GPU-hours",
+        "cumulative GPU-hours",
+        "remaining of the budget",
+    ]);
+    let mut counted: Vec<&Entry> = Vec::new();
+    for entry in entries {
+        let record = &entry.record;
+        if doubles.contains_key(&record.id) {
+            continue;
+        }
+        counted.push(entry);
+        let sums = totals(counted.iter().copied());
+        let why = |path: &'static str| reason(record, path);
+        let before = |path: &'static str| missing(&counted, path);
+        let experiment = if record.experiment.is_some() { " (experiment)" } else { "" };
+        let budget = report.outlook.budget;
+        let cells = vec![
+            format!("{}{experiment}", record.id),
+            record.date.clone(),
+            record.environment.map_or("not known", Environment::as_str).to_owned(),
+            table.count(record.dataset.pdfs_processed, || why("dataset.pdfs_processed")),
+            table.count(sums.pdfs, || before("dataset.pdfs_processed")),
+            table.number(record.results.total_time_minutes, || why("results.total_time_minutes")),
+            table.count(record.results.qa_pairs_generated, || why("results.qa_pairs_generated")),
+            table.count(sums.pairs, || before("results.qa_pairs_generated")),
+            table.number(record.results.gpu_hours, || why("results.gpu_hours")),
+            table.number(sums.gpu_hours, || before("results.gpu_hours")),
+            table.number(sums.gpu_hours.zip(budget).map(|(used, budget)| budget - used), || match budget {
+                None => "no budget is configured (budget.gpu_hours)".into(),
+                Some(_) => before("results.gpu_hours"),
+            }),
+        ];
+        table.row(cells);
+    }
+    let mut text = table.markdown();
+    text.push_str("\nEvery record counts here, experiments too: they use GPU time like anything else.\n");
+    let last = report.book.rungs().last().copied();
+    match last.filter(|entry| entry.record.rung.as_ref().is_some_and(|r| r.documents == r.corpus_documents)) {
+        Some(entry) => {
+            text.push_str(&format!("\nThe whole corpus is processed ({}). {}", entry.record.id, issues(&entry.record)))
+        }
+        None => text.push_str("\nProduction (the last rung, the whole corpus) is not recorded.\n"),
+    }
+    text
+}
+
+/// Local records against those of the cluster.
+pub(super) fn comparison(report: &Report<'_>) -> String {
+    let sides: Vec<Side<'_>> = [Environment::Local, Environment::Cluster]
+        .into_iter()
+        .map(|environment| (environment, report.book.in_environment(environment)))
+        .filter(|(_, entries)| !entries.is_empty())
+        .map(|(environment, entries)| Side::pooled(environment.as_str(), entries))
+        .collect();
+    match &sides[..] {
+        [] => "No record says where it ran.\n".into(),
+        [only] => format!(
+            "All records are of one environment ({}), so there is nothing to compare it with.\n\n{}",
+            only.name,
+            compare::table(&sides, report.prices.as_ref().ok().copied()).markdown()
+        ),
+        _ => compare::table(&sides, report.prices.as_ref().ok().copied()).markdown(),
+    }
+}
+
+/// Whether time a document is stable over batches, and quality is kept.
+pub(super) fn scaling(report: &Report<'_>) -> String {
+    let mut text = String::new();
+    let mut table =
+        Table::new(&["where", "figure", "change for each doubling of the batch", "90% interval", "batches", "so it"]);
+    let figures: [(&str, fn(&Entry) -> Option<f64>); 4] = [
+        ("minutes a document", |e| e.record.results.avg_time_per_pdf_minutes),
+        ("GPU-hours a document", |e| e.record.results.gpu_hours_per_pdf),
+        ("mean overall mark", |e| e.record.quality.avg_overall_score),
+        ("acceptance", |e| e.record.quality.overall_acceptance_rate),
+    ];
+    for environment in [Environment::Local, Environment::Cluster] {
+        let entries = report.book.in_environment(environment);
+        if entries.is_empty() {
+            continue;
+        }
+        for (name, of) in figures {
+            let found = slope(entries.iter().copied(), of);
+            let why = || {
+                "an interval needs three batches of at least 5 documents with this figure, of different sizes"
+                    .to_owned()
+            };
+            let percent = |part: f64| format!("{}%", number(part * 100.0));
+            let cells = vec![
+                environment.as_str().to_owned(),
+                name.to_owned(),
+                found.map_or_else(|| table.unknown(why()), |slope| percent(slope.per_doubling)),
+                found.map_or_else(
+                    || table.unknown(why()),
+                    |slope| format!("{} to {}", percent(slope.low), percent(slope.high)),
+                ),
+                found.map_or_else(|| table.unknown(why()), |slope| slope.batches.to_string()),
+                found.map_or_else(|| table.unknown(why()), |slope| in_words(&slope).to_owned()),
+            ];
+            table.row(cells);
+        }
+    }
+    if table.is_empty() {
+        return "No record says where it ran, so none can be compared by size.\n".into();
+    }
+    text.push_str(&table.markdown());
+    text.push_str(
+        "\nLeast squares over the batches, size in doublings, Student's interval: what differs from batch to batch is in \
+         it. A change below 5% for each doubling does not matter.\n\n",
+    );
+    let work = report.book.work();
+    let found = degradations(&work, Allowed::default());
+    if found.is_empty() {
+        text.push_str(
+            "No degradation: no batch is more than 25% slower a document than those before it in the same environment, \
+             more than 0.2 marks lower, or more than 5 points less accepted.\n",
+        );
+    }
+    for one in found {
+        text.push_str(&format!(
+            "- **Degradation** in {}: {} was {} before, is {}.\n",
+            one.id,
+            one.what,
+            number(one.before),
+            number(one.after)
+        ));
+    }
+    text
+}
+
+fn in_words(slope: &Slope) -> &'static str {
+    match slope.trend() {
+        Trend::Stable => "is stable",
+        Trend::Grows => "grows with the batch",
+        Trend::Falls => "falls with the batch",
+        Trend::Unclear => "cannot be told",
+    }
+}
+
+/// What was set, and what came of it.
+pub(super) fn experiments(report: &Report<'_>) -> String {
+    let mut table = Table::new(&[
+        "record",
+        "chunk size",
+        "questions a chunk",
+        "concurrency",
+        "settings",
+        "minutes a document",
+        "pairs a document",
+        "accepted pairs a GPU-hour",
+        "overall mark",
+    ]);
+    for entry in report.book.entries() {
+        let record = &entry.record;
+        let (results, set) = (&record.results, &record.configuration);
+        let why = |path: &'static str| reason(record, path);
+        let settings = record.experiment.as_ref().map_or_else(
+            || "–".to_owned(),
+            |experiment| {
+                let pairs: Vec<String> = experiment.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                format!("{} {} #{}", experiment.name, pairs.join(" "), experiment.repeat)
+            },
+        );
+        let limit = set.concurrency_limit.as_ref().map(ToString::to_string);
+        let cells = vec![
+            record.id.clone(),
+            table.count(set.chunk_size, || why("configuration.chunk_size")),
+            table.count(set.questions_per_chunk, || why("configuration.questions_per_chunk")),
+            table.text(limit.as_deref(), || why("configuration.concurrency_limit")),
+            escaped(&settings),
+            table.number(results.avg_time_per_pdf_minutes, || why("results.avg_time_per_pdf_minutes")),
+            table.number(results.qa_pairs_per_pdf, || why("results.qa_pairs_per_pdf")),
+            table.number(results.accepted_pairs_per_gpu_hour, || why("results.accepted_pairs_per_gpu_hour")),
+            table.number(record.quality.avg_overall_score, || why("quality.avg_overall_score")),
+        ];
+        table.row(cells);
+    }
+    let mut text = table.markdown();
+    for (heading, sweep) in report.sweeps {
+        text.push_str(&format!("\n### {heading}\n\n{}\n", sweep.trim_end()));
+    }
+    if report.sweeps.is_empty() && report.book.experiments().is_empty() {
+        text.push_str("\nExperiments: none recorded; `qaflow bench sweep` makes them.\n");
+    }
+    text
+}
+
+/// What held runs up.
+pub(super) fn bottlenecks(report: &Report<'_>) -> String {
+    let work = report.book.work();
+    let found = bottlenecks::find(&work);
+    if found.is_empty() {
+        return format!("None found. Looked at in {}.\n", bottlenecks::looked_at(&work));
+    }
+    let mut table = Table::new(&["record", "symptom", "impact", "cause"]);
+    for one in found {
+        table.row([one.id, one.symptom, one.impact, one.cause].iter().map(|cell| escaped(cell)).collect());
+    }
+    table.markdown()
+}
+
+/// Every record, what it ran on, what does not agree in it, and why its gaps are gaps.
+pub(super) fn records(report: &Report<'_>) -> String {
+    let mut text = String::new();
+    for entry in report.book.entries() {
+        text.push_str(&one_record(&entry.record));
+    }
+    if text.is_empty() { "None.\n".into() } else { text }
+}
+
+fn one_record(record: &Record) -> String {
+    let or = |value: Option<String>, path: &str| {
+        value.unwrap_or_else(|| format!("not known ({})", escaped(&reason(record, path))))
+    };
+    let hardware = &record.hardware;
+    let mut text = format!(
+        "### {}\n\n- Commit {}, configuration {}\n- GPU: {} × {}, source {}; {} cores, {} GB of memory; node {}, job {}\n\
+         - Model: {}, served by {}\n",
+        record.id,
+        or(record.commit_sha.clone(), "commit_sha"),
+        or(record.config_file.clone(), "config_file"),
+        or(hardware.gpu_count.map(|n| n.to_string()), "hardware.gpu_count"),
+        or(hardware.gpu_model.clone(), "hardware.gpu_model"),
+        or(hardware.gpu_source.clone(), "hardware.gpu_source"),
+        or(hardware.cpu_cores.map(|n| n.to_string()), "hardware.cpu_cores"),
+        or(hardware.ram_gb.map(number), "hardware.ram_gb"),
+        or(hardware.node.clone(), "hardware.node"),
+        or(hardware.job_id.clone(), "hardware.job_id"),
+        or(record.model.name.clone(), "model.name"),
+        or(record.model.serving.clone(), "model.serving"),
+    );
+    if let (Some(percent), Some(source)) =
+        (record.results.job_efficiency_percent, &record.results.job_efficiency_source)
+    {
+        text.push_str(&format!("- Job efficiency {}% (by {source})\n", number(percent)));
+    }
+    for disagreement in disagreements(record) {
+        text.push_str(&format!("- Does not agree: {disagreement}\n"));
+    }
+    if record.rung.is_none() {
+        text.push_str(&format!("- {}", issues(record).replace("\n\n- ", " ").replace("\n- ", "; ")));
+    }
+    // One line a reason, however many values lack for it.
+    let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (path, reason) in &record.not_measured {
+        match by_reason.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, paths)) => paths.push(path),
+            None => by_reason.push((reason, vec![path])),
+        }
+    }
+    for (reason, paths) in by_reason {
+        text.push_str(&format!("- Not known: {}: {}\n", paths.join(", "), escaped(reason)));
+    }
+    text.push('\n');
+    text
+}
