@@ -39,7 +39,8 @@ impl Recorder {
             // A kill tore the last line: it ends here.
             file.write_all(b"\n")?;
         }
-        Ok(Self { path, file, samples: history.samples.len(), every: history.every_seconds, last: 0 })
+        let last = history.samples.last().map_or(0, |sample| sample.t);
+        Ok(Self { path, file, samples: history.samples.len(), every: history.every_seconds, last })
     }
 
     /// Takes a sample if the last one is old enough, or if it is the attempt's last.
@@ -48,7 +49,8 @@ impl Recorder {
     /// If the file cannot be written.
     pub fn note(&mut self, status: &Status, last: bool) -> io::Result<()> {
         let now = jiff::Timestamp::now().as_second();
-        if !last && now - self.last < self.every as i64 {
+        let wait = if last { 1 } else { self.every as i64 };
+        if now - self.last < wait {
             return Ok(());
         }
         self.last = now;

@@ -30,8 +30,8 @@ pub struct Sample {
     pub t: i64,
     /// The attempt, from 1.
     pub attempt: u64,
-    /// The stages, by name.
-    pub stages: BTreeMap<String, StageSample>,
+    /// The stages with their names, in the order of the graph.
+    pub stages: Vec<(String, StageSample)>,
     /// Requests that were with the model.
     pub in_flight: u64,
     /// Requests that could have been.
@@ -44,6 +44,13 @@ pub struct Sample {
     pub gpu_memory: Option<u64>,
     /// GPU-seconds of the whole run so far.
     pub gpu_seconds: f64,
+}
+
+impl Sample {
+    /// One of its stages.
+    pub fn stage(&self, name: &str) -> Option<&StageSample> {
+        self.stages.iter().find(|(known, _)| known == name).map(|(_, stage)| stage)
+    }
 }
 
 /// What one stage was doing.
@@ -126,8 +133,8 @@ impl History {
         let mut samples = Vec::with_capacity(times.len());
         for (bucket, now) in times {
             for one in &mut latest {
-                let stages = one.stages.values_mut();
-                stages.for_each(|stage| (stage.in_flight, stage.queued, stage.capacity) = (0, 0, 0));
+                let stages = one.stages.iter_mut();
+                stages.for_each(|(_, stage)| (stage.in_flight, stage.queued, stage.capacity) = (0, 0, 0));
                 (one.in_flight, one.slots, one.gpu_utilization, one.gpu_memory) = (0, 0, None, None);
             }
             for (at, sample) in now {
@@ -169,7 +176,11 @@ fn sum(t: i64, of: &[Sample]) -> Sample {
             measured += 1;
         }
         for (name, stage) in &sample.stages {
-            let sum = total.stages.entry(name.clone()).or_default();
+            let at = total.stages.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                total.stages.push((name.clone(), StageSample::default()));
+                total.stages.len() - 1
+            });
+            let sum = &mut total.stages[at].1;
             sum.ended += stage.ended;
             sum.made += stage.made;
             sum.in_flight += stage.in_flight;
@@ -195,7 +206,7 @@ mod tests {
 
     fn sample(t: i64, attempt: u64) -> Sample {
         let stage = StageSample { ended: 5, made: 7, in_flight: 1, queued: 2, capacity: 8 };
-        Sample { t, attempt, stages: [("chunk".to_owned(), stage)].into(), ..Sample::default() }
+        Sample { t, attempt, stages: vec![("chunk".to_owned(), stage)], ..Sample::default() }
     }
 
     #[test]
@@ -217,7 +228,7 @@ mod tests {
         let seen: Vec<(i64, u64, u64, u64)> = merged
             .samples
             .iter()
-            .map(|s| (s.t, s.attempt, s.stages["chunk"].ended, s.stages["chunk"].in_flight))
+            .map(|s| (s.t, s.attempt, s.stage("chunk").unwrap().ended, s.stage("chunk").unwrap().in_flight))
             .collect();
         assert_eq!(seen, [(10, 2, 10, 2), (20, 2, 10, 1), (30, 3, 10, 1)]);
         assert_eq!(merged.every_seconds, 10);

@@ -290,7 +290,6 @@ pub struct Quality {
     /// Who rated.
     pub rated_by: Option<RatedBy>,
     /// How often each mark was given, from 1 to 5, by criterion; empty where only the means are known.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub marks: BTreeMap<String, [u64; 5]>,
 }
 

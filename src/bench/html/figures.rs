@@ -108,18 +108,15 @@ fn rates(history: &History, clock: &Clock, count: impl Fn(&Sample) -> f64) -> Ve
     points
 }
 
+/// The stages in the order of the graph.
 fn stage_names(history: &History) -> Vec<String> {
-    // In the order of the last sample's names; a history does not know the graph, so by how much came through.
-    let mut most: BTreeMap<&str, u64> = BTreeMap::new();
-    for sample in &history.samples {
-        for (name, stage) in &sample.stages {
-            let entry = most.entry(name).or_default();
-            *entry = (*entry).max(stage.ended);
+    let mut names: Vec<String> = Vec::new();
+    for (name, _) in history.samples.iter().rev().flat_map(|sample| &sample.stages) {
+        if !names.contains(name) {
+            names.push(name.clone());
         }
     }
-    let mut names: Vec<(&str, u64)> = most.into_iter().collect();
-    names.sort_by(|a, b| a.1.cmp(&b.1).then(a.0.cmp(b.0)));
-    names.into_iter().map(|(name, _)| name.to_owned()).collect()
+    names
 }
 
 fn per_stage(history: &History, points: impl Fn(&str) -> Vec<Point>) -> Vec<Series> {
@@ -142,7 +139,7 @@ pub fn of_history(id: &str, history: &History) -> Vec<Figure> {
         made.marks.clone_from(&marks);
         made
     };
-    let stage = |sample: &Sample, name: &str| sample.stages.get(name).copied();
+    let stage = |sample: &Sample, name: &str| sample.stage(name).copied();
     let throughput = over_time(
         "throughput",
         "Throughput over time",

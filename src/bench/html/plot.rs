@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 
 use super::ticks::{nice, number, rounded_up};
 
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 290.0;
 const LEFT: f64 = 68.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 18.0;
