@@ -328,6 +328,9 @@ fn run(parsed: Result<Cli, clap::Error>) -> u8 {
         }
     };
     cli.start_log();
+    if std::env::var_os(crate::app::book::sweep::END_WITH_PARENT).is_some() {
+        crate::app::signals::end_with_parent();
+    }
     // A run may use the embedded model; see there why this must come before any thread.
     if matches!(cli.command, Command::Run(_))
         && let Err(error) = crate::llm::embedded::compute_in_one_thread()

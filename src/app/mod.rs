@@ -12,6 +12,7 @@ pub mod export;
 pub mod failures;
 pub mod gpu_status;
 pub mod gpu_time;
+pub mod history;
 pub mod ledger;
 pub mod model_pull;
 mod observe;

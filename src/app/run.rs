@@ -326,8 +326,16 @@ impl Watch {
         Ok(status)
     }
 
+    /// The run's history, for plots; a run goes on without one.
+    fn history(&self) -> Option<super::history::Recorder> {
+        super::history::Recorder::open(&self.dir)
+            .map_err(|error| tracing::warn!("no history is kept in {}: {error}", self.dir.display()))
+            .ok()
+    }
+
     async fn keep(self) {
         let display = Display::for_run(&self.plan);
+        let mut history = self.history();
         let mut last_line = Instant::now();
         let mut ticks = tokio::time::interval(sampling::EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -350,6 +358,9 @@ impl Watch {
             };
             if let Err(error) = status.write(&self.dir) {
                 tracing::debug!("the status file cannot be written: {error}");
+            }
+            if let Some(Err(error)) = history.as_mut().map(|history| history.note(&status, false)) {
+                tracing::debug!("the history cannot be written: {error}");
             }
             if let Some(display) = &display {
                 display.show(&status);
@@ -377,6 +388,9 @@ fn finish(
     };
     let mut status = watch.status(phase)?;
     status.reason.clone_from(&reason);
+    if let Some(mut history) = watch.history() {
+        let _ = history.note(&status, true);
+    }
     if let Err(error) = status.write(&state.dir) {
         tracing::warn!("the status file cannot be written: {error}");
     }

@@ -41,3 +41,8 @@ pub fn listen(stop: &Stop) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// Makes this process be asked to stop when the one that started it ends, whatever ends that.
+pub fn end_with_parent() {
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+}

@@ -289,6 +289,8 @@ pub struct Quality {
     pub overall_acceptance_rate: Option<f64>,
     /// Who rated.
     pub rated_by: Option<RatedBy>,
+    /// How often each mark was given, from 1 to 5, by criterion; empty where only the means are known.
+    pub marks: BTreeMap<String, [u64; 5]>,
 }
 
 /// Who rated.

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "figures that a test measures are shown with --nocapture")]
 
 mod support;
+mod sweep;
 
 mod bad_input;
 mod bench;

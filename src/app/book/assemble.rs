@@ -373,6 +373,11 @@ fn quality(quality: &mut Quality, found: &Found, reasons: &mut yaml::Reasons) {
         avg_overall_score: mean(3),
         overall_acceptance_rate: Some(rounded(found.judged_accepted as f64 / found.judged as f64)),
         rated_by: Some(RatedBy::Judge),
+        marks: ["clarity", "accuracy", "relevance", "overall"]
+            .map(str::to_owned)
+            .into_iter()
+            .zip(found.spread)
+            .collect(),
     };
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Found {
     pub(super) stages: BTreeMap<String, [u64; 3]>,
     /// Sums of the marks of all judged pairs: clarity, accuracy, relevance, overall.
     pub(super) marks: [u64; 4],
+    /// How often each mark from 1 to 5 was given, in the same order.
+    pub(super) spread: [[u64; 5]; 4],
     /// Judged pairs.
     pub(super) judged: u64,
     /// Those of them that were accepted.
@@ -48,6 +50,9 @@ impl Found {
     fn judged(&mut self, scores: Scores, accepted: bool) {
         let all = [scores.clarity, scores.accuracy, scores.relevance, scores.overall];
         self.marks.iter_mut().zip(all).for_each(|(sum, mark)| *sum += u64::from(mark));
+        for (spread, mark) in self.spread.iter_mut().zip(all) {
+            spread[usize::from(mark).clamp(1, 5) - 1] += 1;
+        }
         self.judged += 1;
         self.judged_accepted += u64::from(accepted);
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use crate::app::UsageError;
+use crate::app::state::State;
 use crate::bench::book::{Book, Entry};
+use crate::bench::history::History;
 use crate::bench::record::{DocumentRow, Record};
 use crate::bench::{documents, yaml};
 
@@ -99,6 +101,35 @@ pub(super) fn save(dir: &Path, record: &Record, rows: &[DocumentRow], replace: b
     }
     whole(&path, &yaml::write(record)?)?;
     Ok(path)
+}
+
+/// What is put behind a record's name: the history of its attempts, for the plots.
+const HISTORY_SUFFIX: &str = ".history.jsonl";
+
+/// Keeps the history of what a record covers beside it; a state without one has nothing to keep.
+pub(super) fn save_history(dir: &Path, record: &Record, states: &[&State]) -> anyhow::Result<()> {
+    let mut shards = Vec::new();
+    for (state, covered) in states.iter().zip(&record.covers) {
+        match crate::app::history::read(&state.dir) {
+            Ok(history) => shards.push(history.of_attempts(covered.first_attempt, covered.last_attempt)),
+            Err(error) => tracing::warn!("the history of {} cannot be read: {error}", state.dir.display()),
+        }
+    }
+    shards.retain(|history| !history.samples.is_empty());
+    if shards.is_empty() {
+        return Ok(());
+    }
+    whole(&dir.join(format!("{}{HISTORY_SUFFIX}", record.id)), &History::merged(&shards).text())
+}
+
+/// The history that was kept beside a record; empty if there is none.
+pub(super) fn history(dir: &Path, id: &str) -> anyhow::Result<History> {
+    let path = dir.join(format!("{id}{HISTORY_SUFFIX}"));
+    match std::fs::read_to_string(&path) {
+        Ok(text) => crate::bench::history::parse(&text).map_err(|why| anyhow::anyhow!("{}: {why}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(History::default()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
 }
 
 /// Writes a file beside its place first, so that nobody ever reads half of it.

@@ -7,9 +7,12 @@ mod decide;
 mod files;
 pub mod ladder;
 mod machine;
+mod page;
 pub mod record;
 mod report;
 mod show;
+pub mod sweep;
+mod sweep_report;
 
 use std::path::{Path, PathBuf};
 
@@ -113,6 +116,8 @@ pub enum BookCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Run a grid of settings several times over, and say which is best and whether that is real
+    Sweep(sweep::SweepArgs),
     /// Decide whether to go on to the next batch; exit code 0 is go, 4 is no-go
     Gate {
         /// What is asked
@@ -139,6 +144,9 @@ pub enum BookCommand {
         /// The report
         #[arg(long, value_name = "FILE", default_value = "BENCHMARKS.md")]
         out: PathBuf,
+        /// The page of plots [default: report.html beside the report]
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
         /// What people write: lessons and questions, put into the report as they are [default: NOTES.md in the folder
         /// of the records]
         #[arg(long, value_name = "FILE")]
@@ -157,11 +165,13 @@ pub async fn run(command: BookCommand) -> anyhow::Result<Exit> {
         BookCommand::Ladder { manifests, place, json } => ladder::show(&place.dir, manifests.as_deref(), json),
         BookCommand::Project { outlook, place, json } => decide::project(&place.dir, &outlook, json),
         BookCommand::Compare { ids, place, json } => show::compare(&place.dir, &ids, json),
+        BookCommand::Sweep(args) => sweep::sweep(&args).await,
         BookCommand::Gate { outlook, place, record, json } => {
             decide::gate(&place.dir, &outlook, record.as_deref(), json)
         }
-        BookCommand::Report { outlook, place, out, notes } => {
-            report::report(&place.dir, &outlook, &out, notes.as_deref())
+        BookCommand::Report { outlook, place, out, html, notes } => {
+            let html = html.unwrap_or_else(|| out.with_file_name("report.html"));
+            report::report(&place.dir, &outlook, &out, &html, notes.as_deref())
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::app::state::{State, StateOptions, host, resolve};
 use crate::app::{Exit, UsageError};
 use crate::bench::derive::{QualityTargets, disagreements};
 use crate::bench::ladder::Ladder;
-use crate::bench::record::{Covered, Quality, RatedBy, Record, Rung};
+use crate::bench::record::{Covered, Experiment, Quality, RatedBy, Record, Rung};
 use crate::bench::yaml;
 use crate::model::plan::Plan;
 use crate::store::Identity;
@@ -53,6 +53,9 @@ pub struct RecordArgs {
     /// Show the quick form
     #[arg(long)]
     pub quick: bool,
+    /// The experiment that it is a point of
+    #[arg(skip)]
+    pub experiment: Option<Experiment>,
 }
 
 impl RecordArgs {
@@ -69,6 +72,7 @@ impl RecordArgs {
             ratings: None,
             replace: false,
             quick: false,
+            experiment: None,
         }
     }
 }
@@ -174,11 +178,19 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     for setting in &args.set {
         record = set(&record, setting)?;
     }
+    if let Some(experiment) = &args.experiment {
+        // The states of an experiment are copies of one another, and yet each is counted.
+        for covered in &mut record.covers {
+            covered.state_id = format!("{}-{}", covered.state_id, record.id);
+        }
+        record.experiment = Some(experiment.clone());
+    }
     yaml::fill(&mut record);
     for disagreement in disagreements(&record) {
         tracing::warn!("{disagreement}");
     }
     let path = files::save(&args.dir, &record, &found.rows, args.replace)?;
+    files::save_history(&args.dir, &record, states)?;
     if args.quick {
         print(yaml::write_quick(&yaml::to_quick(&record, &QualityTargets::default()))?.trim_end());
     }
@@ -310,12 +322,15 @@ fn ratings(file: &Path) -> anyhow::Result<Quality> {
     let accepted = ["accepted", "accept", "decision"].into_iter().find_map(column);
     let accepted = accepted.ok_or_else(|| bad("it has no column `accepted`".into()))?;
     let (mut sums, mut count, mut accepts) = ([0_u64; 4], 0_u64, 0_u64);
+    let mut spread = [[0_u64; 5]; 4];
     for row in reader.records() {
         let row = row?;
         let line = row.position().map_or(0, csv::Position::line);
-        for (sum, (at, name)) in sums.iter_mut().zip(marks.iter().zip(names)) {
+        for (i, (at, name)) in marks.iter().zip(names).enumerate() {
             let mark = row.get(*at).and_then(|text| text.parse::<u64>().ok()).filter(|mark| (1..=5).contains(mark));
-            *sum += mark.ok_or_else(|| bad(format!("line {line}: {name} must be a whole number from 1 to 5")))?;
+            let mark = mark.ok_or_else(|| bad(format!("line {line}: {name} must be a whole number from 1 to 5")))?;
+            sums[i] += mark;
+            spread[i][mark as usize - 1] += 1;
         }
         accepts += match row.get(accepted).unwrap_or_default().to_ascii_lowercase().as_str() {
             "yes" | "true" | "1" | "accept" | "accepted" => 1,
@@ -336,6 +351,7 @@ fn ratings(file: &Path) -> anyhow::Result<Quality> {
         avg_overall_score: mean(3),
         overall_acceptance_rate: Some(crate::bench::derive::rounded(accepts as f64 / count as f64)),
         rated_by: Some(RatedBy::People),
+        marks: names.map(str::to_owned).into_iter().zip(spread).collect(),
     })
 }
 

@@ -1,7 +1,8 @@
-//! `qaflow bench report`: writes `BENCHMARKS.md`.
+//! `qaflow bench report`: writes `BENCHMARKS.md` and `report.html`.
 
 use std::path::Path;
 
+use super::sweep_report::Outcome;
 use super::{Outlook, files};
 use crate::app::Exit;
 use crate::app::export::print;
@@ -9,7 +10,13 @@ use crate::bench::outlook::outlook;
 use crate::bench::report::Report;
 
 /// Writes the report, unless it is there already as it would be.
-pub(super) fn report(dir: &Path, options: &Outlook, out: &Path, notes: Option<&Path>) -> anyhow::Result<Exit> {
+pub(super) fn report(
+    dir: &Path,
+    options: &Outlook,
+    out: &Path,
+    html: &Path,
+    notes: Option<&Path>,
+) -> anyhow::Result<Exit> {
     let book = files::load_some(dir)?;
     let asked = super::decide::asked(options)?;
     let outlook = outlook(&book, asked.question);
@@ -19,6 +26,9 @@ pub(super) fn report(dir: &Path, options: &Outlook, out: &Path, notes: Option<&P
     let default_notes = dir.join("NOTES.md");
     let notes_file = notes.unwrap_or(&default_notes);
     let written = std::fs::read_to_string(notes_file);
+    let described = super::sweep::all(dir)?;
+    let outcomes: Vec<Outcome<'_>> = described.iter().map(|sweep| Outcome::of(sweep, &book)).collect();
+    let sweeps: Vec<(String, String)> = outcomes.iter().map(|one| (one.heading(), one.text())).collect();
     let report = Report {
         book: &book,
         outlook: &outlook,
@@ -26,7 +36,7 @@ pub(super) fn report(dir: &Path, options: &Outlook, out: &Path, notes: Option<&P
         decision: decision.as_ref(),
         rules_from: &asked.rules_from,
         ladder: ladder.as_ref(),
-        sweeps: &[],
+        sweeps: &sweeps,
         notes: match &written {
             Ok(text) => Ok(text),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -35,12 +45,14 @@ pub(super) fn report(dir: &Path, options: &Outlook, out: &Path, notes: Option<&P
             Err(error) => anyhow::bail!("cannot read {}: {error}", notes_file.display()),
         },
     };
-    let page = report.markdown();
-    let same = std::fs::read_to_string(out).is_ok_and(|there| there == page);
-    if !same {
-        files::whole(out, &page)?;
+    let page = super::page::page(dir, &book, &outlook, &outcomes)?;
+    for (path, text) in [(out, report.markdown()), (html, crate::bench::html::render(&page))] {
+        let same = std::fs::read_to_string(path).is_ok_and(|there| there == text);
+        if !same {
+            files::whole(path, &text)?;
+        }
+        let how = if same { "unchanged" } else { "written" };
+        print(&format!("{}: {} records, {how}", path.display(), book.entries().len()));
     }
-    let how = if same { "unchanged" } else { "written" };
-    print(&format!("{}: {} records, {how}", out.display(), book.entries().len()));
     Ok(Exit::Done)
 }
