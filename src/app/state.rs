@@ -13,7 +13,7 @@ use crate::model::StoreError;
 use crate::model::plan::{PLAN_FORMAT, Plan};
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
-use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore};
+use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore, holds_state};
 
 /// The meta value that holds the plan.
 pub const PLAN: &str = "plan";
@@ -47,11 +47,13 @@ pub struct StateOptions {
     pub create: bool,
     /// Whether a database that lost its latest commits to damage is accepted; for repair.
     pub accept_loss: bool,
+    /// Whether it is taken from a holder that may be alive.
+    pub take_over: bool,
 }
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false }
+        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false, take_over: false }
     }
 }
 
@@ -64,7 +66,7 @@ impl State {
         if options.create {
             std::fs::create_dir_all(dir)
                 .with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
-        } else if !dir.join("identity.json").is_file() {
+        } else if !holds_state(dir) {
             return Err(UsageError(format!(
                 "{} holds no state: give --state the folder that `qaflow run` was given, or run first",
                 dir.display()
@@ -73,7 +75,13 @@ impl State {
         }
         let lease = FileLease::acquire(
             dir,
-            LeaseOptions { ttl: options.lease, job: slurm_job(), host: host(), ..LeaseOptions::default() },
+            LeaseOptions {
+                ttl: options.lease,
+                job: slurm_job(),
+                host: host(),
+                take_over: options.take_over,
+                ..LeaseOptions::default()
+            },
         )?;
         let open = OpenOptions {
             cache_bytes: u64::from(options.cache_mb) << 20,
@@ -81,7 +89,7 @@ impl State {
             accept_loss: options.accept_loss,
             ..OpenOptions::default()
         };
-        let (store, notices) = SledStore::open(dir, open)?;
+        let (store, notices) = SledStore::open(lease.folder(), open)?;
         for notice in notices {
             tracing::warn!("{notice}");
         }
@@ -162,7 +170,7 @@ pub fn resolve(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.join("identity.json").is_file())
+        .filter(|path| holds_state(path))
         .collect();
     found.sort();
     match found.len() {

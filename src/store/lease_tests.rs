@@ -3,6 +3,9 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::fs::File;
+use std::time::SystemTime;
+
 use super::*;
 
 fn options(host: &str) -> LeaseOptions {
