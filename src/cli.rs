@@ -11,11 +11,11 @@ use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
 use crate::app::run::RunArgs;
+use crate::app::shard::ShardChoice;
 use crate::app::simulate_llm::SimulateArgs;
 use crate::app::status::StatusArgs;
 use crate::app::verify::VerifyArgs;
 use crate::app::{Exit, UsageError};
-use crate::sources::Shard;
 
 /// Turns a folder of PDFs into a question-answer dataset with a language model, on machines that may be taken away
 /// at any moment.
@@ -145,9 +145,17 @@ struct RunCommand {
     /// Take at most so many documents, in the order of their names
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
-    /// Take share I (from 0) of N of the corpus, by content; each share needs a --state and --out of its own
-    #[arg(long, value_name = "I/N", value_parser = shard)]
-    shard: Option<Shard>,
+    /// Take share I (from 0) of N of the corpus, by content, or with `auto` that of this task of a Slurm array; state and
+    /// out then end in -1-of-N and so on unless they are named here
+    #[arg(long, value_name = "I/N|auto", value_parser = ShardChoice::parse)]
+    shard: Option<ShardChoice>,
+    /// Run a state over another share than before; it then holds both
+    #[arg(long)]
+    change_shard: bool,
+    /// Go on without the process that holds the state, which hangs or cannot be reached: the work goes on in a copy of
+    /// the database, so that nothing it still writes is read
+    #[arg(long)]
+    take_over: bool,
     /// Override a configuration value; see below
     #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
     set: Vec<String>,
@@ -217,11 +225,6 @@ enum ModelCommand {
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
-}
-
-fn shard(text: &str) -> Result<Shard, String> {
-    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    parts.and_then(|(i, n)| Shard::new(i, n)).ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
 }
 
 impl Cli {
@@ -296,8 +299,11 @@ fn report(error: &anyhow::Error) {
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) => {
-            let RunCommand { config, input, manifest, state, out, limit, shard, set, json } = run;
-            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, json }).await
+            let RunCommand { config, input, manifest, state, out, limit, shard, change_shard, take_over, set, json } =
+                run;
+            let args =
+                RunArgs { config, input, manifest, state, out, limit, shard, change_shard, take_over, set, json };
+            crate::app::run::run(args).await
         }
         Command::Status { state, json, watch } => {
             crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
@@ -346,13 +352,5 @@ mod tests {
     #[test]
     fn the_definitions_fit_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn shards_are_read() {
-        assert_eq!(shard("0/8"), Ok(Shard::new(0, 8).unwrap()));
-        for wrong in ["8/8", "1", "a/b", "-1/2"] {
-            assert!(shard(wrong).is_err(), "{wrong}");
-        }
     }
 }

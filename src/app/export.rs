@@ -6,7 +6,7 @@ use super::state::{State, StateOptions, resolve};
 use super::{Exit, grouped};
 use crate::export::{Export, Exported, manifest};
 use crate::model::plan::Plan;
-use crate::model::store::Store;
+use crate::model::store::{Lease, Store};
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -65,7 +65,9 @@ pub(super) fn pending(plan: &Plan, store: &dyn Store) -> anyhow::Result<u64> {
 /// Writes all files of a state, the manifest last.
 pub(super) fn write(state: &State, plan: &Plan, out: &Path, finished: bool) -> anyhow::Result<Exported> {
     let export = Export { plan, store: state.store.as_ref(), texts: state.texts.as_ref() };
+    state.lease.check()?;
     let exported = export.write(out)?;
+    state.lease.check()?;
     manifest::write(out, plan, &super::run::facts(state, plan, finished)?, &exported)?;
     Ok(exported)
 }

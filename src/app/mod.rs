@@ -8,6 +8,7 @@ pub mod failures;
 pub mod model_pull;
 pub mod progress;
 pub mod run;
+pub mod shard;
 pub mod signals;
 pub mod simulate_llm;
 pub mod state;

@@ -9,16 +9,18 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
+use super::shard::{self, ShardChoice};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
-use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
+use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop, StopReason};
 use crate::export::{Exported, manifest};
 use crate::llm::endpoints::EndpointStatus;
+use crate::model::StoreError;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
-use crate::model::store::{Commit, Store};
-use crate::sources::{Found, Listing, Shard, discover};
+use crate::model::store::{Commit, Lease, Store};
+use crate::sources::{Found, Listing, discover};
 
 /// How often the status file is written.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -41,7 +43,11 @@ pub struct RunArgs {
     /// At most so many documents.
     pub limit: Option<usize>,
     /// The share of the corpus.
-    pub shard: Option<Shard>,
+    pub shard: Option<ShardChoice>,
+    /// Whether a state may be run over another share than before.
+    pub change_shard: bool,
+    /// Whether the state is taken from a process that may be alive.
+    pub take_over: bool,
     /// `--set`.
     pub set: Vec<String>,
     /// Whether the summary is JSON.
@@ -56,9 +62,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let stop = Stop::default();
     signals::listen(&stop).context("cannot listen for signals")?;
     let loaded = build::load(&args.config, &args.set)?;
-    let listing = listing(&args, &loaded)?;
-    let state_dir = args.state.clone().unwrap_or_else(|| loaded.run.state.clone());
-    let out = args.out.clone().unwrap_or_else(|| loaded.run.out.clone());
+    let share = args.shard.map(ShardChoice::resolve).transpose()?;
+    let listing = listing(&args, &loaded)?.with_shard(share).with_limit(args.limit);
+    let of_share = |folder: &Path| share.map_or_else(|| folder.into(), |share| shard::folder_of(folder, share));
+    let state_dir = args.state.clone().unwrap_or_else(|| of_share(&loaded.run.state));
+    let out = args.out.clone().unwrap_or_else(|| of_share(&loaded.run.out));
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
@@ -68,9 +76,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
         create: true,
+        take_over: args.take_over,
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
+    shard::settle(&state_dir, share, state.text(CREATED)?.is_none(), args.change_shard)?;
     if let Some(address) = loaded.run.prometheus {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;
         tracing::info!("metrics at http://{address}/metrics");
@@ -95,6 +105,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         dir: state.dir.clone(),
         plan: plan.clone(),
         store: state.store(),
+        lease: state.lease(),
         progress: Arc::clone(&progress),
         attempt: attempt.clone(),
         backend: model.backend.clone(),
@@ -149,8 +160,7 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     if inputs.is_empty() && manifest.is_none() {
         return Err(build::no_input());
     }
-    let listing = discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?;
-    Ok(listing.with_shard(args.shard).with_limit(args.limit))
+    Ok(discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?)
 }
 
 /// Neither state nor results may lie in a folder of the input: the next run would take them for documents.
@@ -250,6 +260,7 @@ struct Watch {
     dir: PathBuf,
     plan: Plan,
     store: Arc<dyn Store>,
+    lease: Arc<dyn Lease>,
     progress: Arc<Progress>,
     attempt: Attempt,
     backend: Backend,
@@ -280,6 +291,11 @@ impl Watch {
         let mut ticks = tokio::time::interval(STATUS_EVERY);
         loop {
             ticks.tick().await;
+            // Whoever took the state over writes the status file from now on, and nothing here can be committed.
+            if let Err(error @ StoreError::Lease(_)) = self.lease.check() {
+                self.stop.request(StopReason::Fatal(error.to_string()));
+                return;
+            }
             let phase = if self.stop.requested() { Phase::Stopping } else { Phase::Running };
             let status = match self.status(phase) {
                 Ok(status) => status,
@@ -310,6 +326,8 @@ fn finish(
     ended: Result<RunEnd, EngineError>,
     out: &Path,
 ) -> anyhow::Result<Exit> {
+    // Files of a state that was taken over are no longer this process's to write.
+    state.lease.check()?;
     let (phase, reason) = match &ended {
         Ok(RunEnd::Finished) => (Phase::Finished, None),
         Ok(RunEnd::Interrupted(why)) => (Phase::Interrupted, Some(why.clone())),

@@ -28,7 +28,7 @@ pub mod texts;
 mod watermark;
 
 pub use fence::{current_folder, holds_state};
-pub use files::disk_bytes;
+pub use files::{disk_bytes, write_atomic};
 pub use fit::fits;
 pub use identity::Identity;
 pub use lease::{FileLease, LeaseOptions};

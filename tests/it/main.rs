@@ -16,3 +16,4 @@ mod memory;
 mod pdfs;
 mod redo;
 mod samples;
+mod takeover;
