@@ -246,6 +246,9 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::stages::extract::WORKER_ARGUMENT) {
         return crate::stages::extract::worker_main();
     }
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::store::locks::PROBE_ARGUMENT) {
+        return crate::store::locks::probe_main();
+    }
     run(Cli::try_parse()).into()
 }
 

@@ -21,6 +21,7 @@ use crate::model::plan::Plan;
 use crate::model::record::Change;
 use crate::model::store::{Commit, Lease, Store};
 use crate::sources::{Found, Listing, discover};
+use crate::store::locks::Locks;
 
 /// How often the status file is written.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -80,6 +81,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
+    match super::state::locks(&state_dir) {
+        locks @ Locks::Hold => tracing::debug!("{locks} in {}", state_dir.display()),
+        locks => tracing::warn!("state {}: {locks}", state_dir.display()),
+    }
     shard::settle(&state_dir, share, state.text(CREATED)?.is_none(), args.change_shard)?;
     if let Some(address) = loaded.run.prometheus {
         crate::telemetry::exporter::start(address).map_err(UsageError)?;

@@ -13,6 +13,7 @@ use crate::model::StoreError;
 use crate::model::plan::{PLAN_FORMAT, Plan};
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
+use crate::store::locks::{Locks, probe};
 use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore, holds_state};
 
 /// The meta value that holds the plan.
@@ -190,6 +191,14 @@ pub fn slurm_job() -> Option<String> {
         (Some(job), Some(task), _) => Some(format!("slurm {job}_{task}")),
         (_, _, Some(job)) => Some(format!("slurm {job}")),
         _ => None,
+    }
+}
+
+/// Whether file locks hold in a folder, found out with a second process of this program.
+pub fn locks(dir: &Path) -> Locks {
+    match std::env::current_exe() {
+        Ok(program) => probe(dir, &program),
+        Err(error) => Locks::Unknown(error.to_string()),
     }
 }
 

@@ -5,6 +5,7 @@ mod documents;
 mod file;
 mod jsonl;
 pub mod manifest;
+pub mod many;
 pub mod rows;
 
 use std::collections::BTreeMap;

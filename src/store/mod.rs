@@ -16,6 +16,7 @@ pub mod identity;
 mod keys;
 pub mod lease;
 mod lease_files;
+pub mod locks;
 pub mod memory;
 mod opening;
 mod precaution;
