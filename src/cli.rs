@@ -78,6 +78,9 @@ enum Command {
         /// Folder of the results; by default the run's
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Export what there is of several states, though some of the corpus is missing or unfinished
+        #[arg(long)]
+        partial: bool,
         /// Show JSON
         #[arg(long)]
         json: bool,
@@ -166,9 +169,10 @@ struct RunCommand {
 
 #[derive(Args, Debug)]
 struct StateOption {
-    /// Folder of the state; by default the only one below state/
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    /// Folder of the state; by default the only one below state/. Several folders, or a pattern such as 'state/run-*', are
+    /// taken for the shares of one run
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    state: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,8 +189,9 @@ enum FailuresCommand {
     Show {
         /// The beginning of its id
         id: String,
-        #[command(flatten)]
-        state: StateOption,
+        /// Folder of the state, as for the other commands; several are named one by one
+        #[arg(long, value_name = "DIR")]
+        state: Vec<PathBuf>,
         /// Show JSON
         #[arg(long)]
         json: bool,
@@ -309,18 +314,22 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             crate::app::run::run(args).await
         }
         Command::Status { state, json, watch } => {
-            crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
+            let selection = crate::app::states::select(&state.state)?;
+            match selection.dirs.as_slice() {
+                [dir] if !selection.many => {
+                    crate::app::status::status(&StatusArgs { state: Some(dir.clone()), json, watch }).await
+                }
+                dirs => crate::app::status_many::status(dirs, json, watch).await,
+            }
         }
-        Command::Export { state, out, json } => {
-            crate::app::export::export(&ExportArgs { state: state.state, out, json })
+        Command::Export { state, out, partial, json } => {
+            crate::app::export::export(&ExportArgs { state: state.state, out, partial, json })
         }
         Command::Failures { action } => crate::app::failures::failures(&match action {
             FailuresCommand::List { state, json } => {
                 FailuresArgs { state: state.state, action: FailuresAction::List, json }
             }
-            FailuresCommand::Show { id, state, json } => {
-                FailuresArgs { state: state.state, action: FailuresAction::Show(id), json }
-            }
+            FailuresCommand::Show { id, state, json } => FailuresArgs { state, action: FailuresAction::Show(id), json },
             FailuresCommand::Retry { state, label, id } => {
                 FailuresArgs { state: state.state, action: FailuresAction::Retry { label, id }, json: false }
             }

@@ -12,7 +12,9 @@ pub mod shard;
 pub mod signals;
 pub mod simulate_llm;
 pub mod state;
+pub mod states;
 pub mod status;
+pub mod status_many;
 pub mod verify;
 
 /// What a command's exit code says. The numbers are a promise.

@@ -487,5 +487,6 @@ pub(super) fn facts(state: &State, plan: &Plan, finished: bool) -> anyhow::Resul
         prompt_tokens: model.usage.prompt_tokens,
         completion_tokens: model.usage.completion_tokens,
         remarks: super::export::remarks(plan),
+        ..manifest::RunFacts::default()
     })
 }

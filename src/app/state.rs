@@ -42,6 +42,8 @@ pub struct State {
 pub struct StateOptions {
     /// The most memory for the database's cache, in MiB.
     pub cache_mb: u32,
+    /// The most memory for documents' texts, in bytes.
+    pub text_cache: u64,
     /// How long a silent holder keeps the lease.
     pub lease: Duration,
     /// Whether a state that is not there is made.
@@ -54,7 +56,14 @@ pub struct StateOptions {
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false, take_over: false }
+        Self {
+            cache_mb: 64,
+            text_cache: TEXT_CACHE,
+            lease: Duration::from_secs(60),
+            create: false,
+            accept_loss: false,
+            take_over: false,
+        }
     }
 }
 
@@ -94,7 +103,7 @@ impl State {
         for notice in notices {
             tracing::warn!("{notice}");
         }
-        let texts = FileTexts::open(dir, TEXT_CACHE)?;
+        let texts = FileTexts::open(dir, options.text_cache)?;
         Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease) })
     }
 

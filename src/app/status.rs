@@ -14,7 +14,7 @@ use super::state::resolve;
 use super::{Exit, UsageError, grouped, spoken};
 
 /// A run whose status is older than this shows no sign of life.
-const SILENT_AFTER: Duration = Duration::from_secs(30);
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(30);
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     }
 }
 
-fn read(dir: &Path) -> anyhow::Result<Status> {
+pub(super) fn read(dir: &Path) -> anyhow::Result<Status> {
     let path = dir.join(STATUS_FILE);
     let text = std::fs::read(&path).map_err(|error| {
         if error.kind() == std::io::ErrorKind::NotFound {
@@ -72,7 +72,7 @@ fn read(dir: &Path) -> anyhow::Result<Status> {
 }
 
 /// How long ago the status was written.
-fn age(status: &Status) -> Option<Duration> {
+pub(super) fn age(status: &Status) -> Option<Duration> {
     let written: jiff::Timestamp = status.updated.parse().ok()?;
     Duration::try_from(jiff::Timestamp::now().duration_since(written)).ok()
 }

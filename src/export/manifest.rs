@@ -11,7 +11,7 @@ use crate::model::plan::Plan;
 use super::{DocumentEntry, ExportError, Exported, WrittenFile};
 
 /// What the program knows about a run besides its records.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RunFacts {
     /// Whether every item has ended.
     pub finished: bool,
@@ -29,6 +29,9 @@ pub struct RunFacts {
     pub completion_tokens: u64,
     /// What else a reader must know, such as that a demo model was used.
     pub remarks: Vec<String>,
+    /// The states that the dataset was put together from, if there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
 }
 
 #[derive(Serialize)]

@@ -114,20 +114,20 @@ impl Many {
                     if document.name < name { (hash, document.name, at) } else { (same, name, holder) }
                 }
                 before => {
-                    many.settle(before);
+                    many.settle(before.as_ref());
                     (hash, document.name, at)
                 }
             });
         }
-        many.settle(current);
+        many.settle(current.as_ref());
         Ok(many)
     }
 
-    fn settle(&mut self, found: Option<(DocumentHash, String, usize)>) {
+    fn settle(&mut self, found: Option<&(DocumentHash, String, usize)>) {
         if let Some((hash, _, at)) = found
-            && self.expected(&hash) != at
+            && self.expected(hash) != *at
         {
-            self.elsewhere.insert(hash, at);
+            self.elsewhere.insert(*hash, *at);
         }
     }
 
@@ -317,8 +317,8 @@ impl TextStore for Many {
         if first.is_ok() {
             return first;
         }
-        let others = self.parts.iter().enumerate().filter(|(at, _)| *at != last);
-        others.filter_map(|(_, part)| part.texts.get(id).ok()).next().map_or(first, Ok)
+        let mut others = self.parts.iter().enumerate().filter(|(at, _)| *at != last);
+        others.find_map(|(_, part)| part.texts.get(id).ok()).map_or(first, Ok)
     }
 }
 

@@ -306,3 +306,7 @@ fn remove_file(path: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+#[path = "fence_tests.rs"]
+mod tests;

@@ -16,4 +16,5 @@ mod memory;
 mod pdfs;
 mod redo;
 mod samples;
+mod shards;
 mod takeover;
