@@ -282,10 +282,11 @@ fn difference(a: &Plan, b: &Plan) -> Option<String> {
 
 /// The results folder without the share behind its name, if all agree.
 fn common_out<'a>(outs: impl Iterator<Item = (&'a Path, Option<Shard>)>) -> anyhow::Result<PathBuf> {
+    let whole = |out: &PathBuf| std::path::absolute(out).unwrap_or_else(|_| out.clone());
     let outs: Option<Vec<PathBuf>> =
         outs.map(|(out, share)| share.and_then(|share| shard::folder_without(out, share))).collect();
     match outs.as_deref() {
-        Some([first, rest @ ..]) if rest.iter().all(|out| out == first) => Ok(first.clone()),
+        Some([first, rest @ ..]) if rest.iter().all(|out| whole(out) == whole(first)) => Ok(first.clone()),
         _ => Err(UsageError("name the folder of the results with --out: the states have no common one".into()).into()),
     }
 }

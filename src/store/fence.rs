@@ -113,7 +113,7 @@ pub(super) fn copy(
     still_held: impl Fn() -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let Some(from_name) = &holder.copied_from else { return Ok(()) };
-    let (from, target) = (dir.join(from_name), dir.join(&holder.folder));
+    let target = dir.join(&holder.folder);
     if target.is_dir() {
         return Ok(());
     }
@@ -124,8 +124,20 @@ pub(super) fn copy(
         before.as_ref().map_or_else(|| "a process that cannot be named".into(), LeaseHolder::describe),
         target.display()
     );
+    // Who was taken over meanwhile, and lost its half of a copy to the newcomer, is told that and nothing else.
+    make(dir, from_name, &holder.folder, before, &still_held).or_else(|error| still_held().and(Err(error)))
+}
+
+fn make(
+    dir: &Path,
+    from_name: &str,
+    folder: &str,
+    before: Option<LeaseHolder>,
+    still_held: impl Fn() -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let (from, target) = (dir.join(from_name), dir.join(folder));
     remove_unfinished(dir)?;
-    let unfinished = dir.join(format!("{}{UNFINISHED}", holder.folder));
+    let unfinished = dir.join(format!("{folder}{UNFINISHED}"));
     let mut doubts = 0;
     for attempt in 0.. {
         thread::sleep(TICK);
@@ -160,7 +172,7 @@ pub(super) fn copy(
         }
     }
     let mut fenced = load(&from).unwrap_or_default();
-    fenced.fenced.push(Off { folder: from_name.clone(), holder: before });
+    fenced.fenced.push(Off { folder: from_name.to_owned(), holder: before });
     save(&unfinished, &Fenced { format: FORMAT, ..fenced })?;
     sync_dir(&unfinished)?;
     still_held()?;

@@ -143,9 +143,16 @@ fn states_that_do_not_belong_together_are_named() {
     assert!(says(&place, &["run", "run.yaml", "--shard", "auto"], 2).contains("SLURM_ARRAY_TASK_ID is not set"));
 
     // Another plan.
-    run(&place, &config, &["--shard", "1/2", "--set", "llm.model=another"], 0);
+    let pipeline = std::fs::read_to_string(place.path("pipeline.yaml")).unwrap();
+    std::fs::write(place.path("other.yaml"), pipeline.replace("questions_per_chunk: 3", "questions_per_chunk: 2"))
+        .unwrap();
+    run(&place, &config, &["--shard", "1/2", "--set", "pipeline=other.yaml"], 0);
     let refused = says(&place, &["export", "--state", "state-*"], 2);
-    assert!(refused.contains("were run by different plans") && refused.contains("`generate`, `score`"), "{refused}");
+    assert!(
+        refused.contains("were run by different plans")
+            && refused.contains("of `generate`, `score`, `validate` differ"),
+        "{refused}"
+    );
     assert!(refused.contains("state-1-of-2") && refused.contains("state-2-of-2"), "{refused}");
 
     // Another division, the same share twice, no share at all.
