@@ -125,6 +125,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     {
         tokio::select! {
             probed = endpoints.ensure_probed() => if let Err(error) = probed {
+                state.lease.check()?;
                 let mut status = watch.status(Phase::Failed)?;
                 status.reason = Some(error.to_string());
                 let _ = status.write(&state.dir);

@@ -16,5 +16,6 @@ mod memory;
 mod pdfs;
 mod redo;
 mod samples;
+mod scale;
 mod shards;
 mod takeover;
