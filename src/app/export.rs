@@ -87,8 +87,7 @@ pub(super) fn write_all(
     facts: &RunFacts,
     held: impl Fn() -> Result<(), StoreError>,
 ) -> anyhow::Result<Exported> {
-    held()?;
-    let exported = Export { plan, store, texts }.write(out)?;
+    let exported = Export { plan, store, texts, held: &held }.write(out)?;
     held()?;
     manifest::write(out, plan, facts, &exported)?;
     Ok(exported)

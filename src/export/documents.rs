@@ -50,6 +50,7 @@ pub(super) fn write(
         index.row(&entry)?;
         exported.entries.push(DocumentEntry { page_starts: Vec::new(), ..entry });
     }
+    (export.held)()?;
     let written = index.finish()?;
     exported.files.insert("documents/index.jsonl".into(), written);
     Ok(())

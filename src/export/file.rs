@@ -79,7 +79,23 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ExportError
     std::fs::rename(&temporary, path).map_err(fail)
 }
 
+/// What an unfinished file's name ends in.
+const UNFINISHED: &str = ".partial";
+
+/// A name that no other process picks: one that was frozen while it wrote, and wakes, must not go on in a file of its
+/// successor's.
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.partial"))
+    path.with_file_name(format!(".{name}.{}-{:016x}{UNFINISHED}", std::process::id(), fastrand::u64(..)))
+}
+
+/// Removes unfinished files that processes which were killed, or taken over, left in a folder.
+pub(super) fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(UNFINISHED) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
