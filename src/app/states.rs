@@ -248,7 +248,7 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
 }
 
 fn in_brackets(share: Option<Shard>) -> String {
-    share.map_or_else(String::new, |share| format!(" ({})", shard::words(share)))
+    share.map_or_else(String::new, |share| format!(" (share {} of {})", share.index() + 1, share.count()))
 }
 
 /// What is left to do in a state; `None` if it is finished. That nothing is pending does not say so: the last attempt
