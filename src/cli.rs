@@ -13,12 +13,12 @@ use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
 use crate::app::run::RunArgs;
+use crate::app::shard::ShardChoice;
 use crate::app::simulate_llm::SimulateArgs;
 use crate::app::slurm::SlurmArgs;
 use crate::app::status::StatusArgs;
 use crate::app::verify::VerifyArgs;
 use crate::app::{Exit, UsageError};
-use crate::sources::Shard;
 
 /// Turns a folder of PDFs into a question-answer dataset with a language model, on machines that may be taken away
 /// at any moment.
@@ -82,6 +82,9 @@ enum Command {
         /// Folder of the results; by default the run's
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Export what there is of several states, though some of the corpus is missing or unfinished
+        #[arg(long)]
+        partial: bool,
         /// Show JSON
         #[arg(long)]
         json: bool,
@@ -159,9 +162,17 @@ struct RunCommand {
     /// Take at most so many documents, in the order of their names
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     limit: Option<usize>,
-    /// Take share I (from 0) of N of the corpus, by content; each share needs a --state and --out of its own
-    #[arg(long, value_name = "I/N", value_parser = shard)]
-    shard: Option<Shard>,
+    /// Take share I (from 0) of N of the corpus, by content, or with `auto` that of this task of a Slurm array; state and
+    /// out then end in -1-of-N and so on unless they are named here
+    #[arg(long, value_name = "I/N|auto", value_parser = ShardChoice::parse)]
+    shard: Option<ShardChoice>,
+    /// Run a state over another share than before; it then holds both
+    #[arg(long)]
+    change_shard: bool,
+    /// Go on without the process that holds the state, which hangs or cannot be reached: the work goes on in a copy of
+    /// the database, so that nothing it still writes is read
+    #[arg(long)]
+    take_over: bool,
     /// Raise the budget of GPU time by so many GPU-hours, for good, and go on
     #[arg(long, value_name = "HOURS", value_parser = gpu_hours)]
     extend_budget: Option<f64>,
@@ -178,9 +189,10 @@ struct RunCommand {
 
 #[derive(Args, Debug)]
 struct StateOption {
-    /// Folder of the state; by default the only one below state/
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
+    /// Folder of the state; by default the only one below state/. Several folders, or a pattern such as 'state/run-*', are
+    /// taken for the shares of one run
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    state: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -197,8 +209,9 @@ enum FailuresCommand {
     Show {
         /// The beginning of its id
         id: String,
-        #[command(flatten)]
-        state: StateOption,
+        /// Folder of the state, as for the other commands; several are named one by one
+        #[arg(long, value_name = "DIR")]
+        state: Vec<PathBuf>,
         /// Show JSON
         #[arg(long)]
         json: bool,
@@ -285,11 +298,6 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
 }
 
-fn shard(text: &str) -> Result<Shard, String> {
-    let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-    parts.and_then(|(i, n)| Shard::new(i, n)).ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
-}
-
 fn gpu_hours(text: &str) -> Result<f64, String> {
     let hours: Option<f64> = text.parse().ok();
     hours
@@ -315,6 +323,9 @@ pub fn main() -> ExitCode {
     // Worker processes are started many times; nothing else may happen in them.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::stages::extract::WORKER_ARGUMENT) {
         return crate::stages::extract::worker_main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == crate::store::locks::PROBE_ARGUMENT) {
+        return crate::store::locks::probe_main();
     }
     run(Cli::try_parse()).into()
 }
@@ -372,23 +383,55 @@ fn report(error: &anyhow::Error) {
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) => {
-            let RunCommand { config, input, manifest, state, out, limit, shard, extend_budget, set, bench, json } = run;
-            let args = RunArgs { config, input, manifest, state, out, limit, shard, extend_budget, set, bench, json };
+            let RunCommand {
+                config,
+                input,
+                manifest,
+                state,
+                out,
+                limit,
+                shard,
+                change_shard,
+                take_over,
+                extend_budget,
+                set,
+                bench,
+                json,
+            } = run;
+            let args = RunArgs {
+                config,
+                input,
+                manifest,
+                state,
+                out,
+                limit,
+                shard,
+                change_shard,
+                take_over,
+                extend_budget,
+                set,
+                bench,
+                json,
+            };
             crate::app::run::run(args).await
         }
         Command::Status { state, json, watch } => {
-            crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
+            let selection = crate::app::states::select(&state.state)?;
+            match selection.dirs.as_slice() {
+                [dir] if !selection.many => {
+                    crate::app::status::status(&StatusArgs { state: Some(dir.clone()), json, watch }).await
+                }
+                dirs => crate::app::status_many::status(dirs, json, watch).await,
+            }
         }
-        Command::Export { state, out, json } => {
-            crate::app::export::export(&ExportArgs { state: state.state, out, json })
+        Command::Export { state, out, partial, json } => {
+            crate::app::export::export(&ExportArgs { state: state.state, out, partial, json })
         }
         Command::Failures { action } => crate::app::failures::failures(&match action {
             FailuresCommand::List { state, json } => {
                 FailuresArgs { state: state.state, action: FailuresAction::List, json }
             }
-            FailuresCommand::Show { id, state, json } => {
-                FailuresArgs { state: state.state, action: FailuresAction::Show(id), json }
-            }
+            FailuresCommand::Show { id, state, json } => FailuresArgs { state, action: FailuresAction::Show(id), json },
             FailuresCommand::Retry { state, label, id } => {
                 FailuresArgs { state: state.state, action: FailuresAction::Retry { label, id }, json: false }
             }
@@ -429,13 +472,5 @@ mod tests {
     #[test]
     fn the_definitions_fit_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn shards_are_read() {
-        assert_eq!(shard("0/8"), Ok(Shard::new(0, 8).unwrap()));
-        for wrong in ["8/8", "1", "a/b", "-1/2"] {
-            assert!(shard(wrong).is_err(), "{wrong}");
-        }
     }
 }

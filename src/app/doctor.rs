@@ -11,6 +11,7 @@ use crate::llm::probe::probe;
 use crate::sources::discover;
 use crate::stages::StageParams;
 use crate::stages::chunk::ChunkUnit;
+use crate::store::locks::Locks;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -63,6 +64,7 @@ pub async fn doctor(args: &DoctorArgs) -> anyhow::Result<Exit> {
     let bytes = input(&loaded, &mut findings);
     disk("state", &loaded.run.state, bytes, &mut findings);
     disk("results", &loaded.run.out, bytes, &mut findings);
+    locks(&loaded.run.state, &mut findings);
     match loaded.run.llm.provider {
         Provider::Embedded => weights(&loaded, &mut findings),
         Provider::Openai => server(&loaded, &mut findings).await?,
@@ -118,6 +120,15 @@ fn disk(check: &'static str, dir: &Path, input_bytes: u64, findings: &mut Vec<Fi
         Err(error) => (Verdict::Bad, format!("{}: {error}", there.display())),
     };
     findings.push(Finding { check, verdict, detail });
+}
+
+/// Whether file locks hold where the state is, or will be.
+fn locks(state: &Path, findings: &mut Vec<Finding>) {
+    let above = state.ancestors().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    let Some(there) = above.into_iter().find(|p| p.is_dir()) else { return };
+    let locks = super::state::locks(there);
+    let verdict = if locks == Locks::Hold { Verdict::Good } else { Verdict::Warning };
+    findings.push(Finding { check: "locks", verdict, detail: format!("{}: {locks}", state.display()) });
 }
 
 fn weights(loaded: &Configuration, findings: &mut Vec<Finding>) {

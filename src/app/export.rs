@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use super::state::{State, StateOptions, resolve};
-use super::{Exit, grouped};
-use crate::export::{Export, Exported, manifest};
+use super::state::{State, StateOptions};
+use super::{Exit, grouped, states};
+use crate::export::manifest::{self, RunFacts};
+use crate::export::{Export, Exported};
+use crate::model::StoreError;
 use crate::model::plan::Plan;
-use crate::model::store::Store;
+use crate::model::store::{Lease, Store};
+use crate::model::text::TextStore;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct ExportArgs {
-    /// The state's folder.
-    pub state: Option<PathBuf>,
+    /// The states' folders, or patterns that fit them.
+    pub state: Vec<PathBuf>,
+    /// Whether what there is of several states is exported where the whole is not there.
+    pub partial: bool,
     /// The folder of the results; `None`: the run's.
     pub out: Option<PathBuf>,
     /// Whether the summary is JSON.
@@ -24,7 +29,12 @@ pub struct ExportArgs {
 /// # Errors
 /// If the state cannot be opened or a file cannot be written.
 pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
-    let state = State::open(&resolve(args.state.as_deref())?, StateOptions::default())?;
+    let selection = states::select(&args.state)?;
+    let [dir] = selection.dirs.as_slice() else { return states::export(args, &selection) };
+    if selection.many {
+        return states::export(args, &selection);
+    }
+    let state = State::open(dir, StateOptions::default())?;
     let plan = state.plan()?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&plan.out));
     let pending = pending(&plan, state.store.as_ref())?;
@@ -64,9 +74,22 @@ pub(super) fn pending(plan: &Plan, store: &dyn Store) -> anyhow::Result<u64> {
 
 /// Writes all files of a state, the manifest last.
 pub(super) fn write(state: &State, plan: &Plan, out: &Path, finished: bool) -> anyhow::Result<Exported> {
-    let export = Export { plan, store: state.store.as_ref(), texts: state.texts.as_ref() };
-    let exported = export.write(out)?;
-    manifest::write(out, plan, &super::run::facts(state, plan, finished)?, &exported)?;
+    let facts = super::run::facts(state, plan, finished)?;
+    write_all(plan, state.store.as_ref(), state.texts.as_ref(), out, &facts, || state.lease.check())
+}
+
+/// Writes all files of a dataset, the manifest last, while `held` says that they are this process's to write.
+pub(super) fn write_all(
+    plan: &Plan,
+    store: &dyn Store,
+    texts: &dyn TextStore,
+    out: &Path,
+    facts: &RunFacts,
+    held: impl Fn() -> Result<(), StoreError>,
+) -> anyhow::Result<Exported> {
+    let exported = Export { plan, store, texts, held: &held }.write(out)?;
+    held()?;
+    manifest::write(out, plan, facts, &exported)?;
     Ok(exported)
 }
 

@@ -1,10 +1,10 @@
 //! `qaflow failures`: what was given up and why, and giving it another chance.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::export::print;
-use super::state::{State, StateOptions, resolve};
-use super::{Exit, UsageError, grouped};
+use super::state::{State, StateOptions};
+use super::{Exit, UsageError, grouped, states};
 use crate::model::plan::Plan;
 use crate::model::record::{Change, DeadLetter, Ending, ItemKey};
 use crate::model::store::{Lease, Store};
@@ -32,8 +32,8 @@ pub enum FailuresAction {
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct FailuresArgs {
-    /// The state's folder.
-    pub state: Option<PathBuf>,
+    /// The states' folders, or patterns that fit them.
+    pub state: Vec<PathBuf>,
     /// What to do.
     pub action: FailuresAction,
     /// Whether it is shown as JSON.
@@ -52,70 +52,93 @@ struct Dead {
 /// Lists, shows or retries.
 ///
 /// # Errors
-/// If the state cannot be opened, or an id names none or several.
+/// If a state cannot be opened, or an id names none or several.
 pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
-    let state = State::open(&resolve(args.state.as_deref())?, StateOptions::default())?;
-    let plan = state.plan()?;
+    let dirs = states::select(&args.state)?.dirs;
     match &args.action {
-        FailuresAction::List => {
-            let mut count = 0;
-            each(&plan, state.store.as_ref(), |dead| {
-                count += 1;
-                print(&if args.json { json(&plan, &dead).to_string() } else { line(&plan, &dead) });
-                Ok(())
-            })?;
-            if !args.json {
-                print(&format!("{} given up", grouped(count)));
-            }
-        }
+        FailuresAction::List => list(&dirs, args.json)?,
         FailuresAction::Show(id) => {
-            let dead = find(&plan, state.store.as_ref(), id)?;
+            let (_, plan, dead) = find(&dirs, id)?;
             print(&if args.json { json(&plan, &dead).to_string() } else { whole(&plan, &dead) });
         }
-        FailuresAction::Retry { label, id } => {
-            let only = id.as_ref().map(|id| find(&plan, state.store.as_ref(), id)).transpose()?.map(|dead| dead.key.id);
-            let mut changes = Vec::new();
-            let (mut unknown, mut unusable) = (0, 0);
-            each(&plan, state.store.as_ref(), |dead| {
-                let wanted = label.as_ref().is_none_or(|label| *label == dead.letter.label)
-                    && only.is_none_or(|only| only == dead.key.id);
-                match dead.carried {
-                    Some((producer, _)) if wanted => {
-                        unusable += usize::from(!dead.letter.raw.is_empty());
-                        changes.push(Change::Reopen { stage: plan.key(dead.stage), key: dead.key, producer });
-                    }
-                    None if wanted => unknown += 1,
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            state.lease.check()?;
-            // What is made pending again must not count as what a killed attempt did.
-            super::ledger::settle(&plan, state.store.as_ref())?;
-            for batch in changes.chunks(1000) {
-                state.store.commit(batch)?;
-            }
-            if changes.is_empty() && unknown == 0 {
-                let what = label.as_ref().map_or_else(String::new, |label| format!(" with the label `{label}`"));
-                print(&format!("nothing to retry: no dead letter{what} (see `qaflow failures list`)"));
-                return Ok(Exit::Done);
-            }
-            print(&format!(
-                "{} pending again: start `qaflow run` with the same configuration",
-                grouped(changes.len() as u64)
-            ));
-            if unusable > 0 {
-                print(&format!(
-                    "{unusable} of them died of answers that could not be used. Those answers are kept and will be met \
-                     again: change the stage's prompt, seed or temperature to have them asked anew"
-                ));
-            }
-            if unknown > 0 {
-                print(&format!("{unknown} left, since what they carried is not in the store: see `qaflow verify`"));
-            }
-        }
+        FailuresAction::Retry { label, id } => retry(&dirs, label.as_deref(), id.as_deref())?,
     }
     Ok(Exit::Done)
+}
+
+fn open(dir: &Path) -> anyhow::Result<(State, Plan)> {
+    let state = State::open(dir, StateOptions::default())?;
+    let plan = state.plan()?;
+    Ok((state, plan))
+}
+
+fn list(dirs: &[PathBuf], as_json: bool) -> anyhow::Result<()> {
+    let mut count = 0;
+    for dir in dirs {
+        let (state, plan) = open(dir)?;
+        let mut named = dirs.len() == 1 || as_json;
+        each(&plan, state.store.as_ref(), |dead| {
+            if !named {
+                print(&format!("{}:", dir.display()));
+                named = true;
+            }
+            count += 1;
+            print(&if as_json { json(&plan, &dead).to_string() } else { line(&plan, &dead) });
+            Ok(())
+        })?;
+    }
+    if !as_json {
+        print(&format!("{} given up", grouped(count)));
+    }
+    Ok(())
+}
+
+fn retry(dirs: &[PathBuf], label: Option<&str>, id: Option<&str>) -> anyhow::Result<()> {
+    let only = id.map(|id| find(dirs, id)).transpose()?.map(|(dir, _, dead)| (dir, dead.key.id));
+    let (mut again, mut unknown, mut unusable) = (0, 0, 0);
+    for dir in dirs {
+        if only.as_ref().is_some_and(|(holder, _)| holder != dir) {
+            continue;
+        }
+        let (state, plan) = open(dir)?;
+        let mut changes = Vec::new();
+        each(&plan, state.store.as_ref(), |dead| {
+            let wanted = label.is_none_or(|label| *label == dead.letter.label)
+                && only.as_ref().is_none_or(|(_, only)| *only == dead.key.id);
+            match dead.carried {
+                Some((producer, _)) if wanted => {
+                    unusable += usize::from(!dead.letter.raw.is_empty());
+                    changes.push(Change::Reopen { stage: plan.key(dead.stage), key: dead.key, producer });
+                }
+                None if wanted => unknown += 1,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        state.lease.check()?;
+        // What is made pending again must not count as what a killed attempt did.
+        super::ledger::settle(&plan, state.store.as_ref())?;
+        for batch in changes.chunks(1000) {
+            state.store.commit(batch)?;
+        }
+        again += changes.len() as u64;
+    }
+    if again == 0 && unknown == 0 {
+        let what = label.map_or_else(String::new, |label| format!(" with the label `{label}`"));
+        print(&format!("nothing to retry: no dead letter{what} (see `qaflow failures list`)"));
+        return Ok(());
+    }
+    print(&format!("{} pending again: start `qaflow run` with the same configuration", grouped(again)));
+    if unusable > 0 {
+        print(&format!(
+            "{unusable} of them died of answers that could not be used. Those answers are kept and will be met again: \
+             change the stage's prompt, seed or temperature to have them asked anew"
+        ));
+    }
+    if unknown > 0 {
+        print(&format!("{unknown} left, since what they carried is not in the store: see `qaflow verify`"));
+    }
+    Ok(())
 }
 
 fn each(
@@ -145,14 +168,18 @@ fn each(
     Ok(())
 }
 
-fn find(plan: &Plan, store: &dyn Store, id: &str) -> anyhow::Result<Dead> {
+/// The one dead letter whose id begins so, with the state that holds it.
+fn find(dirs: &[PathBuf], id: &str) -> anyhow::Result<(PathBuf, Plan, Dead)> {
     let mut found = Vec::new();
-    each(plan, store, |dead| {
-        if dead.key.id.hex().starts_with(id) {
-            found.push(dead);
-        }
-        Ok(())
-    })?;
+    for dir in dirs {
+        let (state, plan) = open(dir)?;
+        each(&plan, state.store.as_ref(), |dead| {
+            if dead.key.id.hex().starts_with(id) {
+                found.push((dir.clone(), plan.clone(), dead));
+            }
+            Ok(())
+        })?;
+    }
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => {

@@ -22,14 +22,18 @@ pub mod progress;
 pub mod run;
 mod sampling;
 pub mod screen;
+pub mod shard;
 pub mod signals;
 pub mod simulate_llm;
 pub mod slurm;
 pub mod state;
+pub mod states;
 pub mod status;
+pub mod status_many;
 pub mod tally;
 mod target;
 pub mod verify;
+mod watch;
 
 /// What a command's exit code says. The numbers are a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,36 +1,32 @@
 //! `qaflow run`: from documents to a dataset; the same command resumes whatever interrupted it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
-use super::display::Display;
 use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
-use super::observe::{self, Observer};
+use super::observe::Observer;
 use super::observed::rehearsed_lease;
-use super::progress::{self, Attempt, ModelStatus, Phase, Status};
-use super::sampling::{self, Sampled};
+use super::progress::{Attempt, Phase};
+use super::sampling::Sampled;
+use super::shard::{self, ShardChoice};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::tally::Tallied;
+use super::watch::Watch;
 use super::{Exit, UsageError, grouped, places, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
-use crate::llm::endpoints::EndpointStatus;
 use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
-use crate::model::store::{Commit, Store};
-use crate::sources::{Found, Listing, Shard, discover};
-
-/// The status file is written after so many samples: once a second.
-const STATUS_EVERY: u32 = 10;
-/// How often a line goes to the job log.
-const LINE_EVERY: Duration = Duration::from_secs(30);
+use crate::model::store::{Commit, Lease, Store};
+use crate::sources::{Found, Listing, discover};
+use crate::store::locks::Locks;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -48,7 +44,11 @@ pub struct RunArgs {
     /// At most so many documents.
     pub limit: Option<usize>,
     /// The share of the corpus.
-    pub shard: Option<Shard>,
+    pub shard: Option<ShardChoice>,
+    /// Whether a state may be run over another share than before.
+    pub change_shard: bool,
+    /// Whether the state is taken from a process that may be alive.
+    pub take_over: bool,
     /// GPU-hours by which the budget is extended.
     pub extend_budget: Option<f64>,
     /// `--set`.
@@ -70,9 +70,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         super::book::record::check_name(id)?;
     }
     let loaded = build::load(&args.config, &args.set)?;
-    let listing = listing(&args, &loaded)?;
-    let state_dir = args.state.clone().unwrap_or_else(|| loaded.run.state.clone());
-    let out = args.out.clone().unwrap_or_else(|| loaded.run.out.clone());
+    let share = args.shard.map(ShardChoice::resolve).transpose()?;
+    let listing = listing(&args, &loaded)?.with_shard(share).with_limit(args.limit);
+    let of_share = |folder: &Path| share.map_or_else(|| folder.into(), |share| shard::folder_of(folder, share));
+    let state_dir = args.state.clone().unwrap_or_else(|| of_share(&loaded.run.state));
+    let out = args.out.clone().unwrap_or_else(|| of_share(&loaded.run.out));
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
@@ -84,9 +86,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
         create: true,
+        take_over: args.take_over,
         ..StateOptions::default()
     };
     let state = State::open(&state_dir, options)?;
+    match super::state::locks(&state_dir) {
+        locks @ Locks::Hold => tracing::debug!("{locks} in {}", state_dir.display()),
+        locks => tracing::warn!("state {}: {locks}", state_dir.display()),
+    }
+    shard::settle(&state_dir, share, state.text(CREATED)?.is_none(), args.change_shard)?;
     let mut observer = Observer::listen(&loaded.run.targets).await?;
     let (committer, writer) =
         Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
@@ -103,7 +111,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         state: &state,
         listing: &listing,
         limit: args.limit,
-        shard: args.shard,
+        shard: share,
         budget: loaded.run.budget,
         extend: args.extend_budget,
         began,
@@ -142,6 +150,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         dir: state.dir.clone(),
         plan: plan.clone(),
         store: state.store(),
+        lease: state.lease(),
         progress: Arc::clone(&progress),
         attempt: attempt.clone(),
         backend: model.backend.clone(),
@@ -150,7 +159,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         sampled: Arc::new(Mutex::new(Sampled::new(flow.nodes.iter().map(|node| node.name.clone()).collect()))),
     };
     if let Some(observer) = &mut observer {
-        observer.announce(&plan, &state.dir, args.shard, &attempt)?;
+        observer.announce(&plan, &state.dir, share, &attempt)?;
         observer.watch(&plan, state.store(), Arc::clone(&progress), &attempt, &model.backend);
     }
     // From here on `qaflow status` shows this attempt, even while it waits for its server.
@@ -162,6 +171,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     {
         tokio::select! {
             probed = endpoints.ensure_probed() => if let Err(error) = probed {
+                state.lease.check()?;
                 let mut status = watch.status(Phase::Failed)?;
                 status.reason = Some(error.to_string());
                 let _ = status.write(&state.dir);
@@ -226,8 +236,7 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     if inputs.is_empty() && manifest.is_none() {
         return Err(build::no_input());
     }
-    let listing = discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?;
-    Ok(listing.with_shard(args.shard).with_limit(args.limit))
+    Ok(discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?)
 }
 
 /// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.
@@ -292,86 +301,6 @@ fn documents(listing: Listing) -> ReceiverStream<Result<Document, String>> {
     ReceiverStream::new(receiver)
 }
 
-/// Keeps the status file, the metrics' levels and the progress display up to date.
-#[derive(Clone)]
-struct Watch {
-    dir: PathBuf,
-    plan: Plan,
-    store: Arc<dyn Store>,
-    progress: Arc<Progress>,
-    attempt: Attempt,
-    backend: Backend,
-    stop: Stop,
-    gpu: GpuTime,
-    sampled: Arc<Mutex<Sampled>>,
-}
-
-impl Watch {
-    fn status(&self, phase: Phase) -> anyhow::Result<Status> {
-        let endpoints = self.backend.status();
-        let sum = |of: fn(&EndpointStatus) -> u64| endpoints.iter().map(of).sum::<u64>();
-        let (in_flight, slots, waiting) = (sum(|e| e.in_flight), sum(|e| e.limit), sum(|e| e.waiting));
-        let model = ModelStatus {
-            name: self.plan.model.clone(),
-            in_flight,
-            slots,
-            waiting,
-            endpoints,
-            ..ModelStatus::default()
-        };
-        let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut status = progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?;
-        status.gpu = self.gpu.status();
-        observe::publish(&self.plan, &status);
-        Ok(status)
-    }
-
-    /// The run's history, for plots; a run goes on without one.
-    fn history(&self) -> Option<super::history::Recorder> {
-        super::history::Recorder::open(&self.dir)
-            .map_err(|error| tracing::warn!("no history is kept in {}: {error}", self.dir.display()))
-            .ok()
-    }
-
-    async fn keep(self) {
-        let display = Display::for_run(&self.plan);
-        let mut history = self.history();
-        let mut last_line = Instant::now();
-        let mut ticks = tokio::time::interval(sampling::EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for tick in 0_u32.. {
-            ticks.tick().await;
-            let elapsed = self.attempt.clock.elapsed();
-            let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
-            sampled.take(&self.progress, &self.backend.status(), elapsed);
-            drop(sampled);
-            if tick % STATUS_EVERY != 0 {
-                continue;
-            }
-            let phase = if self.stop.requested() { Phase::Stopping } else { Phase::Running };
-            let status = match self.status(phase) {
-                Ok(status) => status,
-                Err(error) => {
-                    tracing::debug!("no status: {error}");
-                    continue;
-                }
-            };
-            if let Err(error) = status.write(&self.dir) {
-                tracing::debug!("the status file cannot be written: {error}");
-            }
-            if let Some(Err(error)) = history.as_mut().map(|history| history.note(&status, false)) {
-                tracing::debug!("the history cannot be written: {error}");
-            }
-            if let Some(display) = &display {
-                display.show(&status);
-            } else if last_line.elapsed() >= LINE_EVERY {
-                tracing::info!("{}", status.line());
-                last_line = Instant::now();
-            }
-        }
-    }
-}
-
 /// Writes what came out and says how it ended.
 fn finish(
     args: &RunArgs,
@@ -381,6 +310,8 @@ fn finish(
     ended: Result<RunEnd, EngineError>,
     out: &Path,
 ) -> anyhow::Result<Exit> {
+    // Files of a state that was taken over are no longer this process's to write.
+    state.lease.check()?;
     let (phase, reason) = match &ended {
         Ok(RunEnd::Finished) => (Phase::Finished, None),
         Ok(RunEnd::Interrupted(why)) => (Phase::Interrupted, Some(why.clone())),
@@ -549,5 +480,6 @@ pub(super) fn facts(state: &State, plan: &Plan, finished: bool) -> anyhow::Resul
         completion_tokens: model.usage.completion_tokens,
         ledger: super::ledger::manifest(state.store.as_ref())?,
         remarks: super::export::remarks(plan),
+        ..manifest::RunFacts::default()
     })
 }

@@ -9,7 +9,7 @@ use super::progress::{LimitedBy, ModelStatus, Phase, StageStatus, Status, Writer
 use super::{grouped, spoken};
 
 /// A run whose status is older than this shows no sign of life.
-const SILENT_AFTER: Duration = Duration::from_secs(30);
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(30);
 /// Columns of a terminal that nobody widened.
 const WIDTH: usize = 80;
 /// Kinds of errors shown.

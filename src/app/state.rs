@@ -13,7 +13,8 @@ use crate::model::StoreError;
 use crate::model::plan::{PLAN_FORMAT, Plan};
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
-use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore};
+use crate::store::locks::{Locks, probe};
+use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore, holds_state};
 
 /// The meta value that holds the plan.
 pub const PLAN: &str = "plan";
@@ -41,17 +42,28 @@ pub struct State {
 pub struct StateOptions {
     /// The most memory for the database's cache, in MiB.
     pub cache_mb: u32,
+    /// The most memory for documents' texts, in bytes.
+    pub text_cache: u64,
     /// How long a silent holder keeps the lease.
     pub lease: Duration,
     /// Whether a state that is not there is made.
     pub create: bool,
     /// Whether a database that lost its latest commits to damage is accepted; for repair.
     pub accept_loss: bool,
+    /// Whether it is taken from a holder that may be alive.
+    pub take_over: bool,
 }
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false }
+        Self {
+            cache_mb: 64,
+            text_cache: TEXT_CACHE,
+            lease: Duration::from_secs(60),
+            create: false,
+            accept_loss: false,
+            take_over: false,
+        }
     }
 }
 
@@ -64,7 +76,7 @@ impl State {
         if options.create {
             std::fs::create_dir_all(dir)
                 .with_context(|| format!("cannot make the state's folder {}", dir.display()))?;
-        } else if !dir.join("identity.json").is_file() {
+        } else if !holds_state(dir) {
             return Err(UsageError(format!(
                 "{} holds no state: give --state the folder that `qaflow run` was given, or run first",
                 dir.display()
@@ -73,7 +85,13 @@ impl State {
         }
         let lease = FileLease::acquire(
             dir,
-            LeaseOptions { ttl: options.lease, job: slurm_job(), host: host(), ..LeaseOptions::default() },
+            LeaseOptions {
+                ttl: options.lease,
+                job: slurm_job(),
+                host: host(),
+                take_over: options.take_over,
+                ..LeaseOptions::default()
+            },
         )?;
         let open = OpenOptions {
             cache_bytes: u64::from(options.cache_mb) << 20,
@@ -81,11 +99,11 @@ impl State {
             accept_loss: options.accept_loss,
             ..OpenOptions::default()
         };
-        let (store, notices) = SledStore::open(dir, open)?;
+        let (store, notices) = SledStore::open(lease.folder(), open)?;
         for notice in notices {
             tracing::warn!("{notice}");
         }
-        let texts = FileTexts::open(dir, TEXT_CACHE)?;
+        let texts = FileTexts::open(dir, options.text_cache)?;
         Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease) })
     }
 
@@ -162,7 +180,7 @@ pub fn resolve(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.join("identity.json").is_file())
+        .filter(|path| holds_state(path))
         .collect();
     found.sort();
     match found.len() {
@@ -182,6 +200,14 @@ pub fn slurm_job() -> Option<String> {
         (Some(job), Some(task), _) => Some(format!("slurm {job}_{task}")),
         (_, _, Some(job)) => Some(format!("slurm {job}")),
         _ => None,
+    }
+}
+
+/// Whether file locks hold in a folder, found out with a second process of this program.
+pub fn locks(dir: &Path) -> Locks {
+    match std::env::current_exe() {
+        Ok(program) => probe(dir, &program),
+        Err(error) => Locks::Unknown(error.to_string()),
     }
 }
 

@@ -1,14 +1,15 @@
 //! `qaflow verify`: proves from the store alone that every item is accounted for, that nothing is damaged, and that
 //! every result can be traced to its document. With `--repair`, what cannot be read is made pending again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use super::export::print;
-use super::state::{State, StateOptions, resolve};
-use super::{Exit, grouped};
+use super::state::{State, StateOptions};
+use super::states::{self, Shares};
+use super::{Exit, grouped, shard};
 use crate::engine::ACTIVE_EDGES;
 use crate::model::plan::Plan;
 use crate::model::record::{Change, Ending, ItemKey, StageCounts};
@@ -25,8 +26,8 @@ const SHOWN: usize = 20;
 /// What the command line says.
 #[derive(Clone, Debug)]
 pub struct VerifyArgs {
-    /// The state's folder.
-    pub state: Option<PathBuf>,
+    /// The states' folders, or patterns that fit them.
+    pub state: Vec<PathBuf>,
     /// Whether damaged records are made pending again.
     pub repair: bool,
     /// Whether the findings are shown as JSON.
@@ -36,6 +37,9 @@ pub struct VerifyArgs {
 /// What verification found.
 #[derive(Debug, Default, serde::Serialize)]
 struct Findings {
+    /// The states that were verified together, if several were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    states: Vec<String>,
     records: u64,
     stages: Vec<StageFinding>,
     faults: Vec<String>,
@@ -59,22 +63,74 @@ struct StageFinding {
 /// # Errors
 /// If the state cannot be opened or read at all.
 pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
-    let options = StateOptions { accept_loss: args.repair, ..StateOptions::default() };
-    let mut state = State::open(&resolve(args.state.as_deref())?, options)?;
-    let plan = state.plan()?;
-    let mut findings = examine(&state, &plan, Depth::Whole)?;
-    if args.repair && !findings.faults.is_empty() {
-        let repaired;
-        (state, repaired) = repair(state, &plan)?;
-        // What the next run does anew has no whole lineage yet.
-        findings = Findings { repaired, ..examine(&state, &plan, Depth::Records)? };
-    }
+    let selection = states::select(&args.state)?;
+    let findings = match selection.dirs.as_slice() {
+        [dir] if !selection.many => verify_one(dir, args.repair)?,
+        dirs => verify_all(dirs, args)?,
+    };
     if args.json {
         print(&serde_json::to_string(&findings)?);
     } else {
         show(&findings);
     }
     Ok(if findings.faults.is_empty() { Exit::Done } else { Exit::Error })
+}
+
+fn verify_one(dir: &Path, repaired_too: bool) -> anyhow::Result<Findings> {
+    let options = StateOptions { accept_loss: repaired_too, ..StateOptions::default() };
+    let mut state = State::open(dir, options)?;
+    let plan = state.plan()?;
+    let mut findings = examine(&state, &plan, Depth::Whole)?;
+    if repaired_too && !findings.faults.is_empty() {
+        let repaired;
+        (state, repaired) = repair(state, &plan)?;
+        // What the next run does anew has no whole lineage yet.
+        findings = Findings { repaired, ..examine(&state, &plan, Depth::Records)? };
+    }
+    Ok(findings)
+}
+
+/// One state after the other, and the sum. A state that cannot be opened is a fault like any other.
+fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
+    let Shares { states, missing } = states::shares(dirs)?;
+    let mut all = Findings::default();
+    for (dir, share) in states {
+        let name = states::heading(&dir, share);
+        let found = verify_one(&dir, args.repair)
+            .unwrap_or_else(|error| Findings { faults: vec![format!("{error:#}")], ..Findings::default() });
+        if !args.json {
+            let faults = if found.faults.is_empty() {
+                "all accounted for".into()
+            } else {
+                format!("{} faults", found.faults.len())
+            };
+            print(&format!("{name}: {} records, {faults}", grouped(found.records)));
+        }
+        all.records += found.records;
+        all.repaired += found.repaired;
+        all.faults.extend(found.faults.into_iter().map(|fault| format!("{}: {fault}", dir.display())));
+        for stage in found.stages {
+            match all.stages.iter_mut().find(|sum| sum.stage == stage.stage) {
+                Some(sum) => {
+                    sum.admitted += stage.admitted;
+                    sum.done += stage.done;
+                    sum.rejected += stage.rejected;
+                    sum.dead += stage.dead;
+                    sum.pending += stage.pending;
+                    sum.balanced &= stage.balanced;
+                }
+                None => all.stages.push(stage),
+            }
+        }
+        all.states.push(name);
+    }
+    if !args.json {
+        for share in missing {
+            print(&format!("{} is missing: no state given holds it", shard::words(share)));
+        }
+        print("");
+    }
+    Ok(all)
 }
 
 /// How much is examined.

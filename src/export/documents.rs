@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::file::{RowFile, write_whole};
+use super::file::{RowFile, sync_all, write_one_of_many};
 use super::{Export, ExportError, Exported};
 use crate::model::payload::Document;
 use crate::model::record::Ending;
@@ -50,6 +50,8 @@ pub(super) fn write(
         index.row(&entry)?;
         exported.entries.push(DocumentEntry { page_starts: Vec::new(), ..entry });
     }
+    sync_all(&folder)?;
+    (export.held)()?;
     let written = index.finish()?;
     exported.files.insert("documents/index.jsonl".into(), written);
     Ok(())
@@ -100,7 +102,7 @@ fn entry(export: &Export<'_>, folder: &Path, document: &Document) -> Result<Docu
                 // Most often it is there from an earlier export.
                 let same = std::fs::read(&path).is_ok_and(|there| there == text.markdown.as_bytes());
                 if !same {
-                    write_whole(&path, text.markdown.as_bytes())?;
+                    write_one_of_many(&path, text.markdown.as_bytes())?;
                 }
             }
             Ok::<(), ExportError>(())

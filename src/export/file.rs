@@ -70,16 +70,48 @@ impl RowFile {
     }
 }
 
-/// Writes a whole file, beside its place first.
+/// Writes a whole file, beside its place first, durable when it returns.
 pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ExportError> {
+    put(path, content, true)
+}
+
+/// As [`write_whole`], but durable only after [`sync_all`]: of thousands of small files each sync would take longer than
+/// all else.
+pub(super) fn write_one_of_many(path: &Path, content: &[u8]) -> Result<(), ExportError> {
+    put(path, content, false)
+}
+
+fn put(path: &Path, content: &[u8], sync: bool) -> Result<(), ExportError> {
     let temporary = temporary_name(path);
     let fail = |error| ExportError::Write { path: path.into(), error };
     let mut file = File::create(&temporary).map_err(fail)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(content).and_then(|()| if sync { file.sync_all() } else { Ok(()) }).map_err(fail)?;
     std::fs::rename(&temporary, path).map_err(fail)
 }
 
+/// Makes all that was written to the file system of `folder` durable.
+pub(super) fn sync_all(folder: &Path) -> Result<(), ExportError> {
+    let fail = |error| ExportError::Write { path: folder.into(), error };
+    rustix::fs::syncfs(File::open(folder).map_err(fail)?).map_err(|error| fail(error.into()))
+}
+
+/// What an unfinished file's name ends in.
+const UNFINISHED: &str = ".partial";
+
+/// A name that no other process picks: one that was frozen while it wrote, and wakes, must not go on in a file of its
+/// successor's.
 fn temporary_name(path: &Path) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.partial"))
+    path.with_file_name(format!(".{name}.{}-{:016x}{UNFINISHED}", std::process::id(), fastrand::u64(..)))
+}
+
+/// Removes unfinished files that processes which were killed, or taken over, left in a folder.
+pub(super) fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(UNFINISHED) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }

@@ -62,6 +62,7 @@ pub(super) fn write(
         }
     }
     for (name, file) in names.into_iter().zip([dataset, rejected, dead]) {
+        (export.held)()?;
         exported.files.insert(name.into(), file.finish()?);
     }
     Ok(())

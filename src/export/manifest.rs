@@ -12,7 +12,7 @@ use crate::model::plan::Plan;
 use super::{DocumentEntry, ExportError, Exported, WrittenFile};
 
 /// What the program knows about a run besides its records.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RunFacts {
     /// Whether every item has ended.
     pub finished: bool,
@@ -32,10 +32,13 @@ pub struct RunFacts {
     pub ledger: LedgerFacts,
     /// What else a reader must know, such as that a demo model was used.
     pub remarks: Vec<String>,
+    /// The states that the dataset was put together from, if there were several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<String>,
 }
 
 /// The ledger in the manifest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Default)]
 pub struct LedgerFacts {
     /// Sums over all attempts.
     pub totals: LedgerTotals,

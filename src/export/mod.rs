@@ -5,6 +5,7 @@ mod documents;
 mod file;
 mod jsonl;
 pub mod manifest;
+pub mod many;
 pub mod rows;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct Export<'a> {
     pub store: &'a dyn Store,
     /// The documents' texts.
     pub texts: &'a dyn TextStore,
+    /// Asked before each file gets its name: an error if the files are no longer this process's to write.
+    pub held: &'a dyn Fn() -> Result<(), StoreError>,
 }
 
 /// What an export found and wrote.
@@ -101,6 +104,8 @@ impl Export<'_> {
         let documents = self.documents()?;
         exported.documents = documents.len() as u64;
         std::fs::create_dir_all(out).map_err(|error| ExportError::Write { path: out.into(), error })?;
+        file::sweep(out);
+        file::sweep(&out.join("documents"));
         documents::write(self, out, &documents, &mut exported)?;
         jsonl::write(self, out, &documents, &mut exported)?;
         for (at, node) in self.plan.nodes.iter().enumerate() {

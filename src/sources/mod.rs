@@ -48,16 +48,26 @@ impl Shard {
         (index < count).then_some(Self { index, count })
     }
 
+    /// Its number, from 0.
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
     /// Among how many the corpus is divided.
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// Whether a document with this content hash belongs to the share.
-    pub fn holds(self, hash: &crate::model::DocumentHash) -> bool {
+    /// The number of the share, of `count`, that holds a document with this content hash.
+    pub fn of(hash: &crate::model::DocumentHash, count: u32) -> u32 {
         let mut head = [0; 8];
         head.copy_from_slice(&hash.0[..8]);
-        u64::from_be_bytes(head) % u64::from(self.count) == u64::from(self.index)
+        (u64::from_be_bytes(head) % u64::from(count.max(1))) as u32
+    }
+
+    /// Whether a document with this content hash belongs to the share.
+    pub fn holds(self, hash: &crate::model::DocumentHash) -> bool {
+        Self::of(hash, self.count) == self.index
     }
 }
 

@@ -64,7 +64,10 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> 
 }
 
 /// Replaces `path` by `bytes` as a whole, durable when it returns. Readers see the old or the new content.
-pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+///
+/// # Errors
+/// If it cannot be written; then the old content stays.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     write_atomic_in(path, bytes, path.parent().unwrap_or(Path::new(".")))?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }

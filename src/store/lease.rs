@@ -3,27 +3,26 @@
 //! `lease/epoch-<n>` are claims: each is created by exactly one process (a hard link or an exclusive creation, never
 //! over an existing file), and the highest one holds the state. `lease.json` repeats the holder and carries its
 //! heartbeat. The highest claim is never removed, so numbers only grow: a process that was overtaken sees a higher
-//! one. Ages are differences between modification times that the same file system gave, so that clocks of hosts that
+//! one. Its content also names the folder of the database. Ages are differences between modification times that the same file system gave, so that clocks of hosts that
 //! disagree do no harm; the times inside the files are for people.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::files::{create_dirs, io_error, temporary_name, write_atomic, write_synced};
+use super::fence;
+use super::files::{create_dirs, io_error, write_atomic};
+use super::lease_files::{
+    CLAIMS, FILE, LeaseHolder, beat, claim, claim_path, encode, highest_claim, myself, now, read_holder,
+    remove_claims_below,
+};
 use super::process;
+use super::standing::{Standing, Verdict};
 use crate::model::StoreError;
 use crate::model::store::Lease;
 
-/// The newest format of the lease's files.
-const FORMAT: u32 = 1;
-const FILE: &str = "lease.json";
-const CLAIMS: &str = "lease";
 /// How often a claim that was lost to another process, or is being written, is looked at again.
 const TRIES: u32 = 40;
 
@@ -39,7 +38,8 @@ pub struct LeaseOptions {
     /// The batch job this process runs in, such as `slurm 4711_3`: the same for every attempt of one job, so that a
     /// requeued attempt succeeds the one before it at once.
     pub job: Option<String>,
-    /// Takes the state over whoever holds it: for people who know that the holder is gone.
+    /// Takes the state over whoever holds it, in a copy of the database, so that a holder which is alive after all does
+    /// no harm.
     pub take_over: bool,
 }
 
@@ -55,45 +55,6 @@ impl Default for LeaseOptions {
     }
 }
 
-/// Who holds a state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseHolder {
-    /// The format of this file.
-    pub format: u32,
-    /// The number of the claim: how often the state was taken before, plus one.
-    pub epoch: u64,
-    /// A random name of this holding.
-    pub id: String,
-    /// The holder's host.
-    pub host: String,
-    /// Its process.
-    pub pid: u32,
-    /// When that process started, in clock ticks since boot; tells a process from a later one with the same number.
-    pub pid_start: u64,
-    /// The boot of the host's kernel.
-    pub boot_id: String,
-    /// The name space in which `pid` counts: containers on one host have different ones.
-    pub pid_namespace: String,
-    /// The batch job.
-    pub job: Option<String>,
-    /// When the holder last said that it is there, RFC 3339, by its own clock.
-    pub heartbeat: String,
-    /// Whether it has given the state back.
-    pub released: bool,
-}
-
-impl LeaseHolder {
-    /// Who holds the state in `dir` as far as its files say; `None` if nobody does.
-    pub fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
-        Ok(Standing::read(dir)?.holder.filter(|holder| !holder.released))
-    }
-
-    fn describe(&self) -> String {
-        let job = self.job.as_ref().map_or(String::new(), |job| format!(", job {job}"));
-        format!("process {} on host {}{job}", self.pid, self.host)
-    }
-}
-
 /// The lease, held until it is dropped.
 #[derive(Debug)]
 pub struct FileLease {
@@ -104,12 +65,14 @@ pub struct FileLease {
 }
 
 impl FileLease {
-    /// Takes the lease of the state in `dir`, which is created if need be.
+    /// Takes the lease of the state in `dir`, which is created if need be. From a holder that is not gone for certain
+    /// the state is taken in a copy of its database (see `fence.rs`); [`FileLease::folder`] says where it lies.
     ///
     /// # Errors
     /// [`StoreError::Lease`], naming the holder, while it is or may be alive: a live process on this host, or one on
     /// another host whose heartbeat is younger than the time to live. A holder that is provably gone (its process
-    /// ended, its host was booted since, its job was started again elsewhere) is succeeded at once.
+    /// ended, its host was booted since) is succeeded at once, and so is an earlier attempt of the same job. Any other
+    /// error if the database had to be copied and could not be.
     #[expect(clippy::needless_pass_by_value, reason = "options are made for the call")]
     pub fn acquire(dir: impl AsRef<Path>, options: LeaseOptions) -> Result<Self, StoreError> {
         let dir = dir.as_ref().to_owned();
@@ -119,16 +82,31 @@ impl FileLease {
                 thread::sleep(Duration::from_millis(25));
             }
             let standing = Standing::read(&dir)?;
-            if let Some(reason) = standing.refusal(&dir, &options)? {
-                // A claim without content is being written at this moment, or its writer died there.
-                if standing.holder.is_none() && attempt + 1 < TRIES {
-                    continue;
-                }
-                return Err(StoreError::Lease(reason));
+            let verdict = standing.verdict(&dir, &options)?;
+            // A claim without content is being written at this moment, or its writer died there.
+            if verdict != Verdict::Free && standing.holder.is_none() && attempt + 1 < TRIES {
+                continue;
             }
-            let holder = myself(standing.claim + 1, &options);
+            let fenced = match verdict {
+                Verdict::Free => false,
+                Verdict::Silent => true,
+                Verdict::Held(_) if options.take_over => true,
+                Verdict::Held(reason) => return Err(StoreError::Lease(reason)),
+            };
+            let (folder, unfinished) = standing.place(&dir)?;
+            let number = standing.claim.max(fence::newest(&dir).unwrap_or(0)) + 1;
+            let mut holder = myself(number, &options);
+            if fenced || unfinished {
+                holder.folder = fence::name(number);
+                holder.copied_from = Some(folder);
+            } else {
+                holder.folder = folder;
+            }
             if claim(&dir, &holder)? {
-                return Self::begin(dir, holder, &options);
+                let lease = Self::begin(dir, holder, &options)?;
+                fence::copy(&lease.dir, &lease.holder, standing.holder, || lease.check())?;
+                fence::sweep(&lease.dir, &lease.holder.folder, &options.host);
+                return Ok(lease);
             }
         }
         Err(StoreError::Lease(format!(
@@ -152,6 +130,11 @@ impl FileLease {
     /// The number of this claim.
     pub fn epoch(&self) -> u64 {
         self.holder.epoch
+    }
+
+    /// The folder with the database that belongs to this claim.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.join(&self.holder.folder)
     }
 
     /// This process as holder.
@@ -201,198 +184,6 @@ impl Drop for FileLease {
     }
 }
 
-/// What the files say at one moment.
-struct Standing {
-    /// The highest claim; 0 if there never was one.
-    claim: u64,
-    /// Its holder; `None` if there is no claim or it cannot be read.
-    holder: Option<LeaseHolder>,
-    /// When the holder last wrote, by the file system's clock.
-    heard: Option<SystemTime>,
-}
-
-impl Standing {
-    fn read(dir: &Path) -> Result<Self, StoreError> {
-        let mut claim = highest_claim(dir)?;
-        let current = read_holder(&dir.join(FILE))?;
-        if let Some((holder, heard)) = current {
-            if holder.epoch > claim || (holder.epoch == claim && !is_released(dir, claim)?) {
-                // The heartbeat's file is as good as the claim, should the folder's listing be behind.
-                return Ok(Self { claim: holder.epoch, holder: Some(holder), heard: Some(heard) });
-            }
-            claim = claim.max(holder.epoch);
-        }
-        if claim == 0 {
-            return Ok(Self { claim, holder: None, heard: None });
-        }
-        let path = claim_path(dir, claim);
-        Ok(match read_holder(&path)? {
-            Some((holder, heard)) => Self { claim, holder: Some(holder), heard: Some(heard) },
-            None => Self { claim, holder: None, heard: fs::metadata(&path).and_then(|m| m.modified()).ok() },
-        })
-    }
-
-    /// Why the state may not be taken; `None` if it may.
-    fn refusal(&self, dir: &Path, options: &LeaseOptions) -> Result<Option<String>, StoreError> {
-        if self.claim == 0 || options.take_over {
-            return Ok(None);
-        }
-        let what_to_do = |age: Duration| {
-            let wait = options.ttl.saturating_sub(age).as_secs() + 1;
-            format!(
-                "stop it first, or, if it is gone, run the same command again in {wait} s (a heartbeat counts for {} s); \
-                 `qaflow status` shows what it does meanwhile",
-                options.ttl.as_secs()
-            )
-        };
-        let Some(holder) = &self.holder else {
-            let age = self.age(dir)?;
-            if age > options.ttl {
-                return Ok(None);
-            }
-            return Ok(Some(format!(
-                "the state {} is being taken by another process: {}",
-                dir.display(),
-                what_to_do(age)
-            )));
-        };
-        if holder.released {
-            return Ok(None);
-        }
-        let same_host = holder.host == options.host && !matches!(options.host.as_str(), "" | "localhost");
-        let same_boot = !holder.boot_id.is_empty() && holder.boot_id == process::boot_id();
-        if same_boot && holder.pid_namespace == process::pid_namespace() {
-            if process::start_time(holder.pid) != Some(holder.pid_start) {
-                return Ok(None);
-            }
-            return Ok(Some(format!(
-                "the state {} is in use by {}, which is running: wait for it to end, or stop it, then run the same \
-                 command again",
-                dir.display(),
-                holder.describe()
-            )));
-        }
-        if same_host && !same_boot && !holder.boot_id.is_empty() {
-            return Ok(None);
-        }
-        if holder.host != options.host && options.job.is_some() && holder.job == options.job {
-            return Ok(None);
-        }
-        let age = self.age(dir)?;
-        if age > options.ttl {
-            return Ok(None);
-        }
-        Ok(Some(format!(
-            "the state {} is in use by {}, last heard of {} s ago: {}",
-            dir.display(),
-            holder.describe(),
-            age.as_secs(),
-            what_to_do(age)
-        )))
-    }
-
-    /// How long ago the holder last wrote, by the clock of the file system that holds both files.
-    fn age(&self, dir: &Path) -> Result<Duration, StoreError> {
-        let Some(heard) = self.heard else { return Ok(Duration::ZERO) };
-        let probe = temporary_name(&dir.join(CLAIMS).join("probe"));
-        let made = File::create_new(&probe).and_then(|file| file.metadata()).and_then(|m| m.modified());
-        let _ = fs::remove_file(&probe);
-        let now = made.map_err(|e| io_error("cannot write", &probe, &e))?;
-        Ok(now.duration_since(heard).unwrap_or_default())
-    }
-}
-
-fn myself(epoch: u64, options: &LeaseOptions) -> LeaseHolder {
-    let pid = std::process::id();
-    LeaseHolder {
-        format: FORMAT,
-        epoch,
-        id: format!("{:032x}", fastrand::u128(..)),
-        host: options.host.clone(),
-        pid,
-        pid_start: process::start_time(pid).unwrap_or_default(),
-        boot_id: process::boot_id(),
-        pid_namespace: process::pid_namespace(),
-        job: options.job.clone(),
-        heartbeat: now(),
-        released: false,
-    }
-}
-
-fn now() -> String {
-    jiff::Timestamp::now().to_string()
-}
-
-fn encode(holder: &LeaseHolder) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec_pretty(holder).map_err(|e| StoreError::Lease(format!("cannot write the lease: {e}")))
-}
-
-fn claim_path(dir: &Path, epoch: u64) -> PathBuf {
-    dir.join(CLAIMS).join(format!("epoch-{epoch}"))
-}
-
-fn claims(dir: &Path) -> io::Result<Vec<u64>> {
-    let number = |name: &std::ffi::OsStr| name.to_str()?.strip_prefix("epoch-")?.parse().ok();
-    fs::read_dir(dir.join(CLAIMS))?.map(|entry| Ok(number(&entry?.file_name()))).filter_map(Result::transpose).collect()
-}
-
-fn highest_claim(dir: &Path) -> Result<u64, StoreError> {
-    match claims(dir) {
-        Ok(claims) => Ok(claims.into_iter().max().unwrap_or(0)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(io_error("cannot read the folder", &dir.join(CLAIMS), &e)),
-    }
-}
-
-fn remove_claims_below(dir: &Path, epoch: u64) {
-    for old in claims(dir).unwrap_or_default().into_iter().filter(|n| *n < epoch) {
-        let _ = fs::remove_file(claim_path(dir, old));
-    }
-}
-
-/// A holder and when its file was written; `None` if the file is not there or is not whole.
-fn read_holder(path: &Path) -> Result<Option<(LeaseHolder, SystemTime)>, StoreError> {
-    let read = || -> io::Result<(Vec<u8>, SystemTime)> {
-        let mut file = File::open(path)?;
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut file, &mut bytes)?;
-        Ok((bytes, file.metadata()?.modified()?))
-    };
-    match read() {
-        Ok((bytes, heard)) => Ok(serde_json::from_slice(&bytes).ok().map(|holder| (holder, heard))),
-        // On NFS a file that was just replaced can be stale.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle) => Ok(None),
-        Err(e) => Err(io_error("cannot read", path, &e)),
-    }
-}
-
-fn is_released(dir: &Path, epoch: u64) -> Result<bool, StoreError> {
-    Ok(read_holder(&claim_path(dir, epoch))?.is_some_and(|(holder, _)| holder.released))
-}
-
-/// Creates the claim; false if another process has created it.
-fn claim(dir: &Path, holder: &LeaseHolder) -> Result<bool, StoreError> {
-    let path = claim_path(dir, holder.epoch);
-    let temporary = temporary_name(&path);
-    let text = encode(holder)?;
-    write_synced(&temporary, &text)?;
-    let linked = fs::hard_link(&temporary, &path);
-    let _ = fs::remove_file(&temporary);
-    match linked {
-        Ok(()) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        // No hard links here: the claim is made first and filled then.
-        Err(_) => match File::create_new(&path) {
-            Ok(mut file) => io::Write::write_all(&mut file, &text)
-                .and_then(|()| file.sync_all())
-                .map(|()| true)
-                .map_err(|e| io_error("cannot write", &path, &e)),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(e) => Err(io_error("cannot write", &path, &e)),
-        },
-    }
-}
-
 /// Who has taken the state after claim `epoch`, if anybody has.
 fn overtaken(dir: &Path, epoch: u64) -> Result<Option<String>, StoreError> {
     // Opening the file asks the server on network file systems; a listing may come from a cache.
@@ -408,10 +199,6 @@ fn overtaken(dir: &Path, epoch: u64) -> Result<Option<String>, StoreError> {
         highest if highest < epoch => Ok(Some("somebody who removed the lease's files".into())),
         _ => Ok(None),
     }
-}
-
-fn beat(dir: &Path, holder: &LeaseHolder) -> Result<(), StoreError> {
-    write_atomic(&dir.join(FILE), &encode(&LeaseHolder { heartbeat: now(), ..holder.clone() })?)
 }
 
 /// Writes the heartbeat until told to stop or overtaken. Should it overwrite a successor's file in a race, the claims

@@ -3,6 +3,9 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::fs::File;
+use std::time::SystemTime;
+
 use super::*;
 
 fn options(host: &str) -> LeaseOptions {
@@ -77,7 +80,7 @@ fn another_host_is_succeeded_once_its_heartbeat_is_old() {
     let error = FileLease::acquire(dir.path(), options("node-b")).unwrap_err();
     assert!(matches!(error, StoreError::Lease(_)));
     let text = error.to_string().replace(&dir.path().display().to_string(), "DIR");
-    insta::assert_snapshot!(text, @"the state DIR is in use by process 4711 on host node-a, job slurm 17, last heard of 20 s ago: stop it first, or, if it is gone, run the same command again in 40 s (a heartbeat counts for 60 s); `qaflow status` shows what it does meanwhile");
+    insta::assert_snapshot!(text, @"the state DIR is in use by process 4711 on host node-a, job slurm 17, last heard of 20 s ago: stop it first, or, if it is gone, run the same command again in 40 s (a heartbeat counts for 60 s); `qaflow status` shows what it does meanwhile, and `qaflow run` with --take-over goes on without it at once");
 
     let dir = tempfile::tempdir().unwrap();
     plant(dir.path(), elsewhere, Duration::from_secs(61));

@@ -2,17 +2,21 @@
 //!
 //! A state folder holds `db/` (the sled database), `identity.json` (which state this is and how far it got, to catch
 //! a database that opens empty), `epoch` (the same from commit to commit), `lease.json` and `lease/` (who may write), `texts/` (documents' Markdown by content)
-//! and, after damage, `damaged-<n>/` with what was set aside.
+//! and, after damage, `damaged-<n>/` with what was set aside. After a take-over the database with its `identity.json`,
+//! `epoch` and `damaged-<n>/` is in `db-<n>/` instead.
 
 mod audit;
 mod changes;
 pub mod codec;
+mod fence;
 mod files;
 pub mod fit;
 mod guard;
 pub mod identity;
 mod keys;
 pub mod lease;
+mod lease_files;
+pub mod locks;
 pub mod memory;
 mod opening;
 mod precaution;
@@ -20,13 +24,16 @@ mod process;
 mod rebuild;
 mod records;
 mod sled;
+mod standing;
 pub mod texts;
 mod watermark;
 
-pub use files::disk_bytes;
+pub use fence::{current_folder, holds_state};
+pub use files::{disk_bytes, write_atomic};
 pub use fit::fits;
 pub use identity::Identity;
-pub use lease::{FileLease, LeaseHolder, LeaseOptions};
+pub use lease::{FileLease, LeaseOptions};
+pub use lease_files::LeaseHolder;
 pub use memory::MemoryStore;
 pub use records::{OpenOptions, SledStore};
 pub use texts::FileTexts;

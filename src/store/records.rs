@@ -72,7 +72,7 @@ impl SledStore {
     /// read, is older than `identity.json` says, or belongs to another state; [`StoreError::Newer`] if a newer
     /// program wrote it; [`StoreError::Full`]; [`StoreError::Io`]. Nothing is recreated or overwritten.
     pub fn open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<(Self, Vec<String>), StoreError> {
-        super::opening::open(dir.as_ref(), options)
+        super::opening::open(&super::fence::current_folder(dir.as_ref())?, options)
     }
 
     pub(super) fn assemble(
