@@ -325,6 +325,7 @@ mod tests {
             provider: "openai".into(),
             model: "m".into(),
             max_failure_ratio: 0.05,
+            near_duplicates: crate::model::near_duplicates::NearDuplicateParams::default(),
             nodes: vec![node("a", vec![]), node("b", vec![0])],
         }
     }

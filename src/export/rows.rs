@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::near_duplicates::{NearDuplicates, Twin};
 use crate::model::Payload;
 use crate::model::payload::{CheckValue, Checks, Chunk, QaPair, Scored, Scores, Usage, Verdict};
 use crate::model::record::{DeadLetter, ItemKey, Rejection};
@@ -102,6 +103,11 @@ impl PairRow {
             Payload::Score(scored) => Some(Self::of_score(scored, context, run_id)),
             Payload::Document(_) | Payload::Pages(_) | Payload::Chunk(_) => None,
         }
+    }
+
+    /// The earlier pair that says the same, if there is one; else this one is taken note of.
+    pub(super) fn twin(&self, seen: &mut NearDuplicates) -> Option<Twin> {
+        seen.offer(&self.id, &self.question, &self.answer)
     }
 
     fn of_pair(id: &str, pair: &QaPair, context: String, run_id: &str) -> Self {

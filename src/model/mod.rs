@@ -5,6 +5,7 @@ pub mod error;
 pub mod graph;
 pub mod ids;
 pub mod llm;
+pub mod near_duplicates;
 pub mod params;
 pub mod payload;
 pub mod plan;

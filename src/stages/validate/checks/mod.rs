@@ -126,6 +126,12 @@ pub struct CheckInput<'a> {
     pub source: &'a str,
 }
 
+/// The numbers, dates, amounts, percentages and codes of a text, each in one form however it is written, sorted, each
+/// once.
+pub fn hard_facts(text: &str) -> Vec<String> {
+    facts::canonical(text)
+}
+
 /// Why a pair failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
