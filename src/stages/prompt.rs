@@ -9,10 +9,13 @@ use super::StageContext;
 use crate::model::ItemId;
 use crate::model::llm::{CompletionRequest, Message, Role, Schema, Task};
 use crate::model::params::Reader;
-use crate::model::payload::Chunk;
+use crate::model::payload::{Chunk, QaPair};
 
 /// The standing instruction when a pipeline names no other.
 pub const SYSTEM: &str = include_str!("../../pipelines/prompts/system.md");
+
+/// What a judge is told of a pair whose question is meant to have no answer.
+pub const UNANSWERABLE_PAIR: &str = include_str!("../../pipelines/prompts/unanswerable-pair.md");
 
 /// A prompt, from a file that the user may edit or from the one built in.
 #[derive(Clone, PartialEq, Eq)]
@@ -211,6 +214,15 @@ pub fn request(
         scope,
         affinity: passage.id,
         priority,
+    }
+}
+
+/// The instruction about a pair: for one whose question is meant to have no answer, with a note that says so.
+pub fn for_pair(instruction: &str, pair: &QaPair) -> String {
+    if pair.is_unanswerable() {
+        format!("{}\n\n{UNANSWERABLE_PAIR}", instruction.trim_end())
+    } else {
+        instruction.to_owned()
     }
 }
 

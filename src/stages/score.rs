@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
-use super::prompt::{Ask, Asking, Passage, PromptText, prompt_hash, request};
+use super::prompt::{Ask, Asking, Passage, PromptText, UNANSWERABLE_PAIR, for_pair, prompt_hash, request};
 use crate::model::llm::{Schema, Task};
 use crate::model::params::Reader;
 use crate::model::payload::{Scored, Scores};
@@ -127,7 +127,7 @@ impl ScoreStage {
                 answer: pair.answer.clone(),
                 quote: quote.into(),
             },
-            instruction: &self.params.prompt.text,
+            instruction: &for_pair(&self.params.prompt.text, pair),
             input: Some(serde_json::json!({"question": pair.question, "answer": pair.answer, "quote": quote})),
             schema: Arc::clone(&self.schema),
         };
@@ -185,7 +185,7 @@ impl Stage for ScoreStage {
 
     fn determinants(&self) -> String {
         format!(
-            "score v{CODE_VERSION} keep={:?} prompt={:?} {}",
+            "score v{CODE_VERSION} keep={:?} prompt={:?} {UNANSWERABLE_PAIR:?} {}",
             self.params.keep,
             self.params.prompt.text,
             self.params.asking.determinants(&self.context.model)

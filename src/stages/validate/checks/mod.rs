@@ -124,6 +124,8 @@ pub struct CheckInput<'a> {
     pub quote: &'a str,
     /// The passage, as Markdown.
     pub source: &'a str,
+    /// Whether the question is meant to have no answer in the passage, so that the answer says what is not stated.
+    pub unanswerable: bool,
 }
 
 /// The numbers, dates, amounts, percentages and codes of a text, each in one form however it is written, sorted, each

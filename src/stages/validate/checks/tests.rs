@@ -15,6 +15,7 @@ const GOOD: CheckInput<'_> = CheckInput {
     answer: "A member must report a change of income within 10 calendar days.",
     quote: "A member must report a change of income within ten (10) calendar days.",
     source: SOURCE,
+    unanswerable: false,
 };
 
 fn failed(params: &CheckParams, input: &CheckInput<'_>) -> Option<String> {
@@ -27,6 +28,7 @@ fn with<'a>(question: Option<&'a str>, answer: Option<&'a str>, quote: Option<&'
         answer: answer.unwrap_or(GOOD.answer),
         quote: quote.unwrap_or(GOOD.quote),
         source: SOURCE,
+        unanswerable: false,
     }
 }
 
