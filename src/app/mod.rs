@@ -2,10 +2,14 @@
 
 pub mod bench;
 pub mod build;
+pub mod canary;
+pub mod check;
+mod check_table;
 pub mod doctor;
 pub mod export;
 pub mod failures;
 pub mod model_pull;
+mod pairs_file;
 pub mod progress;
 pub mod run;
 pub mod signals;

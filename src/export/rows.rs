@@ -29,6 +29,8 @@ pub struct PairRow {
     prompt_hash: String,
     run_id: String,
     usage: UsageRow,
+    /// Whether the passage does not answer the question, as the answer then says; SQuAD's word for it.
+    is_impossible: bool,
 }
 
 /// A verified quote.
@@ -129,6 +131,7 @@ impl PairRow {
             prompt_hash: pair.prompt_hash.clone(),
             run_id: run_id.into(),
             usage: usage_row(pair.usage),
+            is_impossible: pair.is_unanswerable(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod chunk;
 pub mod extract;
 pub mod generate;
 pub mod prompt;
+pub mod question_types;
 pub mod score;
 pub mod validate;
 

@@ -17,6 +17,7 @@
 //! ```
 
 mod answers;
+mod answers_judge;
 mod cache;
 mod chat;
 mod faults;

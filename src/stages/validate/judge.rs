@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::ValidateStage;
-use super::{Checking, strict_schema};
+use super::{Checking, ValidateStage};
 use crate::model::StageError;
-use crate::model::llm::{Schema, Task};
+use crate::model::llm::Task;
 use crate::model::params::Reader;
 use crate::model::payload::{CheckResult, CheckValue};
 use crate::stages::ask::{Unusable, json};
-use crate::stages::prompt::{Ask, PromptText, UNANSWERABLE_PAIR, for_pair};
+use crate::stages::prompt::{
+    Ask, PromptText, UNANSWERABLE_PAIR, for_pair, mark_schema, object_schema, text_schema, truth_schema,
+};
 
 /// The instruction when a pipeline names no other.
 pub const PROMPT: &str = include_str!("../../../pipelines/prompts/judge.md");
@@ -105,26 +106,16 @@ struct Claim {
     supported: bool,
 }
 
-/// The form of the judge's answer.
-pub(super) fn schema() -> Arc<Schema> {
-    let choice = |choices: &[u8]| serde_json::json!({"type": "integer", "enum": choices});
-    strict_schema(
-        "judge",
-        serde_json::json!({
-            "claims": {
-                "type": "array", "minItems": 1, "maxItems": MOST_CLAIMS,
-                "items": {
-                    "type": "object",
-                    "properties": {"claim": {"type": "string"}, "supported": {"type": "boolean"}},
-                    "required": ["claim", "supported"], "additionalProperties": false,
-                },
-            },
-            "reason": {"type": "string"},
-            "groundedness": choice(&[1, 2, 3, 4, 5]),
-            "relevance": choice(&[0, 1, 2]),
-            "self_contained": choice(&[0, 1]),
-        }),
-    )
+/// The text of the schema of the judge's answer.
+pub(super) fn schema() -> String {
+    let claim = object_schema(&[("claim", text_schema()), ("supported", truth_schema())]);
+    object_schema(&[
+        ("claims", format!(r#"{{"type":"array","minItems":1,"maxItems":{MOST_CLAIMS},"items":{claim}}}"#)),
+        ("reason", text_schema()),
+        ("groundedness", mark_schema(&[1, 2, 3, 4, 5])),
+        ("relevance", mark_schema(&[0, 1, 2])),
+        ("self_contained", mark_schema(&[0, 1])),
+    ])
 }
 
 fn read(content: &str) -> Result<Judgement, Unusable> {

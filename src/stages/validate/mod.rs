@@ -18,7 +18,7 @@ use self::judge::{Judge, Refused};
 use self::round_trip::RoundTrip;
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
-use super::prompt::{Ask, Asking, Passage, PromptText, request};
+use super::prompt::{Ask, Asking, Passage, PromptText, object_schema, request, text_schema, truth_schema};
 use crate::model::llm::{Schema, Task};
 use crate::model::params::Reader;
 use crate::model::payload::{Citation, QaPair, Usage, Verdict};
@@ -94,18 +94,16 @@ struct Checking<'a> {
 impl ValidateStage {
     /// Builds the stage.
     pub fn new(params: ValidateParams, context: &StageContext) -> Self {
-        let text = || serde_json::json!({"type": "string"});
-        let truth = || serde_json::json!({"type": "boolean"});
+        let schema = |name: &str, json: String| Arc::new(Schema { name: name.into(), json });
+        let answer = object_schema(&[("answerable", truth_schema()), ("answer", text_schema())]);
+        let equivalent = object_schema(&[("reason", text_schema()), ("equivalent", truth_schema())]);
         Self {
             params,
             context: context.clone(),
-            answer_schema: strict_schema("answer", serde_json::json!({"answerable": truth(), "answer": text()})),
-            equivalent_schema: strict_schema(
-                "equivalent",
-                serde_json::json!({"reason": text(), "equivalent": truth()}),
-            ),
-            requote_schema: strict_schema("quote", serde_json::json!({"quote": text()})),
-            judge_schema: judge::schema(),
+            answer_schema: schema("answer", answer),
+            equivalent_schema: schema("equivalent", equivalent),
+            requote_schema: schema("quote", object_schema(&[("quote", text_schema())])),
+            judge_schema: schema("judge", judge::schema()),
         }
     }
 
@@ -185,15 +183,6 @@ impl ValidateStage {
         };
         Ok(self.ask(checking, ask_for, json::<Requote>).await?.quote)
     }
-}
-
-/// The schema of an object that has all these properties and no others.
-fn strict_schema(name: &str, properties: serde_json::Value) -> Arc<Schema> {
-    let required: Vec<&String> = properties.as_object().map(|object| object.keys().collect()).unwrap_or_default();
-    let json = serde_json::json!({
-        "type": "object", "properties": properties, "required": required, "additionalProperties": false,
-    });
-    Arc::new(Schema { name: name.into(), json: json.to_string() })
 }
 
 /// Three decimals: what is stored does not pretend to more.
