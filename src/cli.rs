@@ -120,7 +120,7 @@ enum Command {
         /// The run's configuration, whose thresholds hold; by default they are as they come
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// Override a configuration value, as in stages.validate.max_leak=0.7
+        /// Override a configuration value, as in `stages.validate.max_leak=0.7`
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
         /// Show a row of JSON for each pair
@@ -194,7 +194,7 @@ struct CanaryCommand {
     /// What sample and faults follow from
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Override a configuration value, as in stages.validate.judge.min_groundedness=5
+    /// Override a configuration value, as in `stages.validate.judge.min_groundedness=5`
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Show JSON

@@ -103,10 +103,10 @@ impl Rows {
             let what = what.split(" at line ").next().unwrap_or(&what).to_owned();
             self.bad(if error.is_data() { what } else { format!("not JSON: {what} (column {})", error.column()) })
         })?;
-        match row.quote.is_none() && row.citations.is_empty() {
-            true => Err(self.bad("missing field `quote`")),
-            false => Ok(row),
+        if row.quote.is_none() && row.citations.is_empty() {
+            return Err(self.bad("missing field `quote`"));
         }
+        Ok(row)
     }
 }
 

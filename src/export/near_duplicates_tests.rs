@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::params::{Node, Reader};
 
 const QUESTION: &str = "How soon must a member report a change of income to the county benefit office?";
 const ANSWER: &str = "A member must report a change of income to the county benefit office within 10 calendar days.";
@@ -92,6 +93,12 @@ fn every_parameter_decides_something() {
     ] {
         assert_eq!(twin_with(params, (QUESTION, ANSWER), second).is_some(), expected, "{name}");
     }
+    // A new parameter needs a line above.
+    let nothing = Node::empty_map(&"p.yaml".into(), 1);
+    let (mut faults, mut documented) = (Vec::new(), Vec::new());
+    let read = NearDuplicateParams::read(&mut Reader::new(&nothing, "", &mut faults, &mut documented));
+    let names: Vec<&str> = documented.iter().map(|row| row.path.as_str()).collect();
+    assert_eq!((names, read), (vec!["enabled", "jaccard", "shingle", "min_answer_f1"], base));
     let mut off = NearDuplicates::new(NearDuplicateParams { enabled: false, ..base });
     assert_eq!((off.offer("a", QUESTION, ANSWER), off.offer("b", QUESTION, ANSWER)), (None, None));
 }
@@ -160,7 +167,6 @@ proptest! {
 #[ignore = "a measurement"]
 #[expect(clippy::print_stdout, reason = "the figures are the point")]
 fn a_million_pairs() {
-    let pairs: usize = std::env::var("QAFLOW_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     const WHO: [&str; 8] = [
         "member",
         "provider",
@@ -181,6 +187,7 @@ fn a_million_pairs() {
         "complete the level of care assessment",
         "keep the delivery log of each visit",
     ];
+    let pairs: usize = std::env::var("QAFLOW_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let mut random = fastrand::Rng::with_seed(7);
     let (mut seen, mut refused) = (NearDuplicates::new(NearDuplicateParams::default()), 0_usize);
     let began = std::time::Instant::now();

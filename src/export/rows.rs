@@ -29,7 +29,7 @@ pub struct PairRow {
     prompt_hash: String,
     run_id: String,
     usage: UsageRow,
-    /// Whether the passage does not answer the question, as the answer then says; SQuAD's word for it.
+    /// Whether the passage does not answer the question, as the answer then says; `SQuAD`'s word for it.
     is_impossible: bool,
 }
 

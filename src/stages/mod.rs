@@ -16,6 +16,8 @@ pub mod generate;
 pub mod prompt;
 pub mod question_types;
 pub mod score;
+#[cfg(test)]
+mod thresholds_tests;
 pub mod validate;
 
 /// What the stages of one run share.

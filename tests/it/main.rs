@@ -7,10 +7,12 @@ mod support;
 
 mod bad_input;
 mod bench;
+mod checks;
 mod command_line;
 mod crash;
 mod damage;
 mod endpoints;
+mod injection;
 mod layers;
 mod memory;
 mod pdfs;

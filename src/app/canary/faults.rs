@@ -78,7 +78,7 @@ pub(super) fn plant(kind: &str, pair: &Pair, passage: &str, elsewhere: &[&str], 
         "swapped_negation" => changed.answer = swapped_negation(&pair.answer)?,
         "foreign_quote" => {
             let foreign: Vec<&&str> = elsewhere.iter().filter(|quote| !passage.contains(**quote)).collect();
-            changed.quote = (*random.choice(foreign)?).to_owned();
+            (*random.choice(foreign)?).clone_into(&mut changed.quote);
         }
         "unsupported_claim" => {
             changed.answer = format!("{} {}", pair.answer.trim_end(), CLAIMS[random.usize(..CLAIMS.len())]);
@@ -249,7 +249,7 @@ mod tests {
                     "foreign_quote" => assert_eq!(planted.quote, elsewhere[0]),
                     "truncated_answer" => assert!(pair().answer.starts_with(&planted.answer)),
                     "changed_date" => {
-                        assert!(planted.answer.starts_with("From July ") && planted.answer != pair().answer)
+                        assert!(planted.answer.starts_with("From July ") && planted.answer != pair().answer);
                     }
                     _ => {}
                 }

@@ -87,15 +87,12 @@ pub async fn canary(args: CanaryArgs) -> anyhow::Result<Exit> {
     for Good { id, pair } in &sample.pairs {
         seen.offer(id, &pair.question, &pair.answer);
     }
-    let refused = match (&loaded, args.code_only) {
-        (Some(loaded), false) => match by_stages(loaded, &sample, &cases).await? {
-            Some(refused) => refused,
-            None => return Ok(Exit::Interrupted),
-        },
-        _ => {
-            let params = loaded.as_ref().and_then(check_params).unwrap_or_default();
-            cases.iter().map(|case| by_code(&params, &sample, &case.pair)).collect::<Result<_, _>>()?
-        }
+    let refused = if let (Some(loaded), false) = (&loaded, args.code_only) {
+        let Some(refused) = by_stages(loaded, &sample, &cases).await? else { return Ok(Exit::Interrupted) };
+        refused
+    } else {
+        let params = loaded.as_ref().and_then(check_params).unwrap_or_default();
+        cases.iter().map(|case| by_code(&params, &sample, &case.pair)).collect::<Result<_, _>>()?
     };
     let mut table = Table::default();
     for (case, refused) in cases.iter().zip(refused) {

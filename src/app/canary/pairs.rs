@@ -195,7 +195,7 @@ mod tests {
         assert_ne!(draw(2), kept);
         let mut mean = 0.0;
         for seed in 0..200 {
-            mean += draw(seed).iter().sum::<i32>() as f64 / 10.0 / 200.0;
+            mean += f64::from(draw(seed).iter().sum::<i32>()) / 10.0 / 200.0;
         }
         assert!((450.0..550.0).contains(&mean), "every one has the same chance: {mean}");
     }

@@ -41,6 +41,8 @@ pub(super) struct Prompt<'a> {
     pub(super) seed: u64,
     /// Share of generated pairs with a planted flaw.
     pub(super) bad_pairs: f64,
+    /// How much of the shares of doubts holds.
+    pub(super) doubts: f64,
 }
 
 #[derive(Serialize)]
@@ -327,7 +329,7 @@ fn with_wrong_number(answer: &str, text: &str) -> String {
 /// The sentence of the source that shares the most with the question, rare words counting more.
 fn round_trip(prompt: &Prompt<'_>) -> RoundTrip {
     let nothing = || RoundTrip { answerable: false, answer: String::new() };
-    if draw(prompt.seed, UNANSWERABLE, prompt.content) < UNANSWERABLE_SHARE {
+    if draw(prompt.seed, UNANSWERABLE, prompt.content) < UNANSWERABLE_SHARE * prompt.doubts {
         return nothing();
     }
     let question = Input::of(prompt.user).question;
@@ -368,7 +370,7 @@ fn marks(prompt: &Prompt<'_>) -> Marks {
     let drawn = mix(prompt.seed, MARKS, prompt.content);
     let high = |shift: u32| if (drawn >> shift) % 10 < 7 { 5 } else { 4 };
     let (mut clarity, mut accuracy, mut relevance) = (high(0), high(8), high(16));
-    let low = draw(prompt.seed, MARKS + 100, prompt.content) < LOW_MARKS_SHARE;
+    let low = draw(prompt.seed, MARKS + 100, prompt.content) < LOW_MARKS_SHARE * prompt.doubts;
     if low {
         let mark = 1 + ((drawn >> 24) % 2) as u8;
         match (drawn >> 32) % 3 {

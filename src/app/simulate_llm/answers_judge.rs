@@ -78,7 +78,7 @@ pub(super) fn judge(prompt: &Prompt<'_>) -> Judgement {
         })
         .collect();
     let unsupported = claims.iter().filter(|claim| !claim.supported).count();
-    let doubted = draw(prompt.seed, DOUBT, prompt.content) < DOUBTS_SHARE;
+    let doubted = draw(prompt.seed, DOUBT, prompt.content) < DOUBTS_SHARE * prompt.doubts;
     let groundedness = match (unsupported, doubted) {
         (0, false) => 5,
         (0, true) => 3,
@@ -168,7 +168,7 @@ mod tests {
     fn judged(question: &str, answer: &str, note: &str) -> Judgement {
         let input = serde_json::json!({"question": question, "answer": answer, "quote": answer});
         let user = format!("<source id=\"ab\">\n{SOURCE}\n</source id=\"ab\">\n\nJudge.{note}\n\nInput: {input}");
-        judge(&Prompt { user: &user, content: 1, seed: 1, bad_pairs: 0.0 })
+        judge(&Prompt { user: &user, content: 1, seed: 1, bad_pairs: 0.0, doubts: 1.0 })
     }
 
     #[test]

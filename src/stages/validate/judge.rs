@@ -1,7 +1,7 @@
 //! The judge's checks, all of them in one call: every claim of the answer follows from the passage, the answer answers
 //! the question, and the question stands by itself.
 //!
-//! Groundedness of at least 4 of 5 and relevance of 2 of 2 are the bars of InstructLab's `sdg_hub`.
+//! Groundedness of at least 4 of 5 and relevance of 2 of 2 are the bars of `sdg_hub`, the recipes of `InstructLab`.
 
 use std::sync::Arc;
 

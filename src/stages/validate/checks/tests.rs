@@ -76,6 +76,14 @@ fn well_formed() {
         (with(None, Some("Within 10 calendar days."), None), "answer of 24 characters"),
         (with(None, Some(""), None), "answer of 0 characters"),
         (with(None, Some(&answer), None), "answer of 1004 characters"),
+        (
+            with(None, Some("A member must report a change of income within 10 calendar days of the"), None),
+            "answer breaks off at \"the\"",
+        ),
+        (
+            with(None, Some("A member must report within 10 calendar days a change of income, address,"), None),
+            "answer breaks off at \"address,\"",
+        ),
         (with(None, None, Some("within ten")), "quote of 10 characters"),
         (with(None, None, Some(" \n")), "quote of 0 characters"),
         (with(None, None, Some(&quote)), "quote of 1999 characters"),
@@ -194,6 +202,9 @@ fn numbers_hold() {
         "Records are kept for 10% to 20% of claims.",
         "The tenth day is the last one on which to report.",
         "No number here at all, only words about the policy.",
+        "It states five things: the issue, the findings, the rule, the reasons and the order.",
+        "Only on three grounds: new evidence, a mistake of law, or misconduct by the officer.",
+        "Two offices must answer: the county office or the bureau.",
     ] {
         assert_eq!(missing(answer), "", "{answer}");
     }
@@ -201,6 +212,8 @@ fn numbers_hold() {
         ("A member has 30 calendar days to report.", "30"),
         ("Eligibility is redetermined every six months.", "six"),
         ("The limit is $3,540 a month.", "$3,540"),
+        ("It states five things: the issue, the findings and the order.", "five"),
+        ("Within five days, by letter: a form, a copy, a note, a list and a map. It has 6 parts.", "five, 6"),
         ("It is 12 percent of the federal poverty level.", "12"),
         ("It is 138.5% of the poverty level.", "138.5"),
         ("The rule is in 42 CFR 435.907.", "42 cfr 435.907"),
