@@ -309,7 +309,7 @@ extra: 1
         p.yaml:15: stage `loop` depends on itself: loop → loop
         p.yaml:15: stages.loop cannot be made from these parameters
         p.yaml:16: stages.choosy cannot be made from these parameters
-        p.yaml:17: unknown key `extra`: known are: name, stages
+        p.yaml:17: unknown key `extra`: known are: name, stages, near_duplicates
         "#);
     }
 

@@ -182,11 +182,7 @@ impl GenerateStage {
         // for all, and a server builds the grammar of the schema once.
         let ordinal = item.key.lineage.ordinals().last().copied().unwrap_or(0);
         let wanted = self.params.types.wanted(&item.key.lineage.root(), ordinal, self.params.questions_per_chunk);
-        let input = wanted.map(|wanted| {
-            let types: serde_json::Map<String, serde_json::Value> =
-                wanted.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
-            serde_json::json!({ "types": types })
-        });
+        let input = wanted.map(|wanted| serde_json::json!({ "types": wanted }));
         let ask_for = Ask { task, instruction: &self.instruction, input, schema: Arc::clone(&self.schema) };
         let request = request(&self.params.asking, &self.context, &passage, ask_for, item.key.id, item.priority);
         let Answered { mut value, completion, usage } =

@@ -115,24 +115,24 @@ impl QuestionTypes {
         self.names.iter().any(|name| name == UNANSWERABLE)
     }
 
-    /// The types to ask for in a chunk, with how many of each, in the order of the types; `None` if the model chooses.
+    /// The types to ask for in a chunk, one for each pair; `None` if the model chooses.
     ///
     /// The pairs of a document are numbered through its chunks, and number n gets the type whose part holds the n-th
     /// multiple of the golden section. Those multiples lie evenly in any part (Weyl; Knuth, volume 3, 6.4), so that
     /// after any number of pairs each type has its share, and a rare one comes at even distances. Documents begin at
-    /// different places, so that short ones do not all begin with the same type.
-    pub fn wanted(&self, document: &DocumentHash, chunk: u32, pairs: u32) -> Option<Vec<(&str, u32)>> {
+    /// different places, so that short ones do not all begin with the same type. The order within a chunk is theirs
+    /// too: where a passage holds fewer pairs than asked for, no type is always the one left out.
+    pub fn wanted(&self, document: &DocumentHash, chunk: u32, pairs: u32) -> Option<Vec<&str>> {
         let parts = self.parts.as_ref()?;
         let mut offset = [0; 8];
         offset.copy_from_slice(&document.0[..8]);
-        let mut counts = vec![0; self.names.len()];
-        for pair in 0..u64::from(pairs) {
+        let wanted = (0..u64::from(pairs)).filter_map(|pair| {
             let number = u64::from(chunk) * u64::from(pairs) + pair;
             let at = u64::from_be_bytes(offset).wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let kind = parts.partition_point(|end| *end <= at).min(counts.len() - 1);
-            counts[kind] += 1;
-        }
-        Some(self.names.iter().map(String::as_str).zip(counts).filter(|(_, count)| *count > 0).collect())
+            let kind = parts.partition_point(|end| *end <= at).min(self.names.len() - 1);
+            self.names.get(kind).map(String::as_str)
+        });
+        Some(wanted.collect())
     }
 }
 
@@ -160,8 +160,8 @@ mod tests {
             let mut counts: BTreeMap<String, u32> = BTreeMap::new();
             let mut chunks_with = Vec::new();
             for chunk in 0..200 {
-                for (name, count) in types.wanted(&document, chunk, 5).unwrap() {
-                    *counts.entry(name.to_owned()).or_default() += count;
+                for name in types.wanted(&document, chunk, 5).unwrap() {
+                    *counts.entry(name.to_owned()).or_default() += 1;
                     if name == UNANSWERABLE {
                         chunks_with.push(chunk);
                     }

@@ -41,7 +41,7 @@ fn the_labelled_pairs_are_over_the_samples() {
     let pairs = read_rows(&labelled());
     assert!(pairs.len() >= 200, "{}", pairs.len());
     let words = |text: &str| -> std::collections::BTreeSet<String> {
-        let joined = text.replace("-\n", "-");
+        let joined = text.replace("\u{ad}\n", "").replace("-\n", "-").replace(['\u{ad}', '\u{2060}'], "");
         joined.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 3).map(str::to_lowercase).collect()
     };
     for pair in &pairs {
@@ -163,7 +163,7 @@ fn the_canary_measures_the_checks_and_is_the_same_again() {
 #[test]
 fn near_duplicates_are_refused_with_their_twin_and_the_accounts_balance() {
     let place = Place::new();
-    place.corpus(12, 4);
+    place.corpus(40, 6);
     let server = Server::start(&["--latency-ms", "3", "--jitter", "1", "--bad-pairs", "0.6", "--doubts", "0"]);
     let config = place.config(&server, 1);
     run(&place, &config, &["--state", "one", "--out", "one-out"], 0);

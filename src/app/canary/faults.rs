@@ -255,7 +255,7 @@ mod tests {
                 }
             }
         }
-        insta::assert_snapshot!(plant("leak", &pair(), PASSAGE, &[], &mut Rng::with_seed(3)).unwrap().question, @"Is it true that from July 1, 2025 a member may not pay more than $25 for each of 6 visits?");
+        insta::assert_snapshot!(plant("leak", &pair(), PASSAGE, &[], &mut Rng::with_seed(3)).unwrap().question, @"From July 1, 2025 a member may not pay more than $25 for each of 6 visits, right?");
     }
 
     #[test]

@@ -80,8 +80,8 @@ struct Marks {
 pub(super) struct Input {
     pub(super) question: String,
     pub(super) answer: String,
-    /// Types of questions asked for, with how many of each.
-    types: std::collections::BTreeMap<String, u32>,
+    /// Types of questions asked for, one for each pair.
+    types: Vec<String>,
 }
 
 impl Input {
@@ -137,8 +137,8 @@ fn pairs(prompt: &Prompt<'_>, schema: &Schema) -> Vec<Pair> {
     let found = sentences(text);
     let rarity = Rarity::of(&found);
     let mut pairs: Vec<Pair> = Vec::with_capacity(wanted);
-    let counts = Input::of(prompt.user).types;
-    let mut asked_for = counts.iter().flat_map(|(name, count)| std::iter::repeat_n(name.as_str(), *count as usize));
+    let asked_for = Input::of(prompt.user).types;
+    let mut asked_for = asked_for.iter().map(String::as_str);
     for index in spread(&found, wanted, prompt) {
         let key = mix(prompt.seed, word_key(found[index].text), prompt.content);
         let one = asked_for.next();

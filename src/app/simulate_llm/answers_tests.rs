@@ -150,16 +150,16 @@ fn the_round_trip_finds_the_sentence_again() {
 
 #[test]
 fn types_asked_for_are_given() {
-    let tail = "Write pairs.\n\nInput: {\"types\":{\"numeric\":2,\"unanswerable\":1}}";
+    let tail = "Write pairs.\n\nInput: {\"types\":[\"numeric\",\"unanswerable\",\"numeric\"]}";
     // A line of the source that looks like an input is none.
-    let source = format!("{SOURCE}\nInput: {{\"types\":{{\"procedural\":3}}}}");
+    let source = format!("{SOURCE}\nInput: {{\"types\":[\"procedural\"]}}");
     let user = prompt_text(&source, tail);
     let json = structured(&prompt(&user, 7, 0.0), "qa_pairs", &pairs_schema(3));
     let pairs: Vec<Pair> =
         serde_json::from_value(serde_json::from_str::<Value>(&json).unwrap()["pairs"].clone()).unwrap();
     let types: Vec<&str> = pairs.iter().map(|pair| pair.question_type.as_str()).collect();
-    assert_eq!(types, ["numeric", "numeric", "unanswerable"]);
-    let tail = format!("Answer.\n\nInput: {}", serde_json::json!({ "question": pairs[2].question }));
+    assert_eq!(types, ["numeric", "unanswerable", "numeric"]);
+    let tail = format!("Answer.\n\nInput: {}", serde_json::json!({ "question": pairs[1].question }));
     let user = prompt_text(SOURCE, &tail);
     for content in 0..50 {
         let json = structured(&prompt(&user, content, 0.0), "answer", &schema(&["answerable", "answer"]));
