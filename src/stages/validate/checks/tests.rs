@@ -333,6 +333,21 @@ fn quote_exists() {
 }
 
 #[test]
+fn a_quote_with_another_number_is_another_quote() {
+    use quote_exists::{QuoteMatch, find};
+    for (quote, found) in [
+        ("A member must report change of income within ten (10) calendar days.", true),
+        ("A member must report change of income within 10 (ten) calendar days.", true),
+        ("A member must report change of income within twenty (20) calendar days.", false),
+        ("Effective July 1, 2025, the monthly income limit for a household of four is $3,450", false),
+        ("and the copayment for CPT 99213 and HCPCS H0032 is $1,200.50 at most", false),
+    ] {
+        let result = find(quote, SOURCE, 0.9, 0.85);
+        assert_eq!(matches!(result, QuoteMatch::Found(_)), found, "{quote}: {result:?}");
+    }
+}
+
+#[test]
 fn a_quote_that_is_nearly_right_may_be_asked_for_again() {
     let input = with(None, None, Some("A member must report any changes of their income within 10 calendar days."));
     let report = run(&CheckParams::default(), &input);
@@ -341,7 +356,7 @@ fn a_quote_that_is_nearly_right_may_be_asked_for_again() {
     assert!(report.ask_again);
     let failure = report.failed.unwrap();
     assert_eq!(failure.check, "quote_exists");
-    assert_eq!(failure.rule, "quote must stand in the passage: best partial ratio at least 0.90");
+    assert_eq!(failure.rule, "quote must stand in the passage, with its numbers: best partial ratio at least 0.90");
     assert_eq!(failure.value, format!("{score:.3}"));
 }
 
