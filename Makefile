@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench
+.PHONY: help build demo test check crash memory adaptive outage near-duplicates bench
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make near-duplicates  time and memory of the search for near-duplicates in a million pairs"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -42,6 +43,9 @@ memory:
 
 adaptive:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::the_limit_settles
+
+near-duplicates:
+	$(CARGO) test --release --locked --lib -- --ignored --nocapture near_duplicates::
 
 outage:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage

@@ -209,3 +209,23 @@ fn a_million_pairs() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown").trim().to_owned();
     println!("{pairs} pairs in {:.1} s, {refused} refused, peak memory {peak}", began.elapsed().as_secs_f64());
 }
+
+/// The hard case: a hundred thousand questions of one form without numbers, alike but not enough.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "the figures are the point")]
+fn a_hundred_thousand_pairs_of_one_form() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut word = || (0..random.usize(4..9)).map(|_| random.lowercase()).collect::<String>();
+    let words: Vec<String> = (0..3000).map(|_| word()).collect();
+    let (mut seen, mut refused) = (NearDuplicates::new(NearDuplicateParams::default()), 0_usize);
+    let began = std::time::Instant::now();
+    for n in 0..100_000 {
+        let (a, b) = (&words[random.usize(..3000)], &words[random.usize(..3000)]);
+        let question = format!("Does the Hearthway Waiver cover {a} {b} for a participant who lives at home?");
+        let answer =
+            format!("Yes, the waiver covers {a} {b} for every participant who lives at home and has a service plan.");
+        refused += usize::from(seen.offer(&format!("{n:032x}"), &question, &answer).is_some());
+    }
+    println!("100000 pairs in {:.1} s, {refused} refused", began.elapsed().as_secs_f64());
+}

@@ -203,7 +203,7 @@ fn document() -> String {
 }
 
 /// The payload for a stage of this kind.
-fn payload(kind: &str, answer: &str, quote: &str) -> Payload {
+fn payload(kind: &str, answer: &str, question_type: &str, quote: &str) -> Payload {
     let source = SourceRef { name: "m.md".into(), sha256: DocumentHash([1; 32]), text: BlobId([2; 32]), title: None };
     let (chars, bytes) = (SOURCE.chars().count() as u64, SOURCE.len() as u64);
     let chunk = Chunk {
@@ -219,7 +219,7 @@ fn payload(kind: &str, answer: &str, quote: &str) -> Payload {
         chunk_id: ItemId([4; 32]),
         question: "How soon must a member report a change of income to the agency?".into(),
         answer: answer.into(),
-        question_type: "factual".into(),
+        question_type: question_type.into(),
         quote: quote.into(),
         model: "m".into(),
         prompt_hash: String::new(),
@@ -267,11 +267,16 @@ fn tree(values: &[(&str, &Value)]) -> Node {
 async fn outcome(case: &Case, value: &Value) -> (String, Vec<String>) {
     let (kind, key) = case.path.split_once('.').unwrap();
     let (mut answer, mut quote) = ("A member must report a change of income within 10 calendar days.", QUOTE);
+    let mut question_type = "factual";
     let mut values: Vec<(&str, &Value)> = vec![(key, value)];
     for (path, value) in &case.with {
         match (*path, value) {
             ("pair.answer", Value::Text(what)) if what == "wrong" => {
                 answer = "A member must report a change of income within 30 calendar days.";
+            }
+            ("pair.answer", Value::Text(what)) if what == "unstated" => {
+                answer = "The manual does not state how soon a member must report a change of income.";
+                question_type = crate::model::payload::UNANSWERABLE;
             }
             ("pair.answer", _) => answer = "To the agency a member must report a change of family income at once.",
             ("pair.quote", _) => quote = NEAR_QUOTE,
@@ -306,7 +311,7 @@ async fn outcome(case: &Case, value: &Value) -> (String, Vec<String>) {
     let stage = params.build(&context).unwrap();
     let document = DocumentHash([1; 32]);
     let key = ItemKey { lineage: Lineage::document(&document).child(0).child(0), id: ItemId([5; 32]) };
-    let result = stage.process(&Item { key, payload: payload(kind, answer, quote), priority: 0 }).await;
+    let result = stage.process(&Item { key, payload: payload(kind, answer, question_type, quote), priority: 0 }).await;
     let asked = script.asked.lock().unwrap().clone();
     (format!("{result:?}"), asked)
 }
@@ -349,4 +354,18 @@ async fn every_parameter_decides_something() {
         }
     }
     assert!(dead.is_empty(), "these change nothing:\n{}", dead.join("\n"));
+}
+
+#[tokio::test]
+async fn a_question_without_answer_must_find_none() {
+    let asked = |answer: &'static str| {
+        case("validate.max_leak", 0.8, 0.8).with("pair.answer", "unstated").answer("answer", answer)
+    };
+    let (found, _) = outcome(&asked(SAME), &Value::Float(0.8)).await;
+    assert!(
+        found.contains("Reject") && found.contains("the question cannot be answered from the passage alone"),
+        "{found}"
+    );
+    let (none, _) = outcome(&asked(r#"{"answerable":false,"answer":""}"#), &Value::Float(0.8)).await;
+    assert!(none.contains("Emit") && none.contains("says_unstated") && !none.contains("no_refusal"), "{none}");
 }
