@@ -21,7 +21,7 @@ use crate::stages::validate::tokens::{common, tokens};
 pub const CHECK: &str = "new";
 /// With how many pairs of one band a pair is compared at most, the latest of them: without a bound a corpus of one
 /// sentence in a million variants would take the square of that.
-const COMPARED: usize = 64;
+const COMPARED: usize = 32;
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
 
@@ -56,6 +56,8 @@ pub struct NearDuplicates {
     kept: Vec<Kept>,
     /// Ids, questions and answers of the pairs that stayed, one behind the other.
     texts: String,
+    /// The shingles of their questions, one set behind the other.
+    shingles: Vec<u32>,
     /// For each band, the latest pair with a key.
     latest: Vec<HashMap<u32, u32, BuildHasherDefault<KeyHasher>>>,
     /// For each pair that stayed and each band, the pair before it with the same key.
@@ -67,6 +69,7 @@ struct Kept {
     id_end: u64,
     question_end: u64,
     answer_end: u64,
+    shingles_end: u64,
     /// A hash of its facts and negations, which a twin must share.
     facts: u64,
 }
@@ -75,7 +78,7 @@ struct Kept {
 struct Pair {
     question: Vec<String>,
     answer: Vec<String>,
-    shingles: Vec<u64>,
+    shingles: Vec<u32>,
     facts: u64,
 }
 
@@ -87,6 +90,7 @@ impl NearDuplicates {
             hasher: MinHasher::new(params.shingle as usize),
             kept: Vec::new(),
             texts: String::new(),
+            shingles: Vec::new(),
             latest: (0..BANDS).map(|_| HashMap::default()).collect(),
             before: Vec::new(),
         }
@@ -149,13 +153,12 @@ impl NearDuplicates {
         if kept.facts != pair.facts {
             return None;
         }
-        let start = at.checked_sub(1).map_or(0, |before| self.kept[before].answer_end);
+        let (start, first) =
+            at.checked_sub(1).map_or((0, 0), |before| (self.kept[before].answer_end, self.kept[before].shingles_end));
+        let shingles = self.shingles.get(first as usize..kept.shingles_end as usize).unwrap_or_default();
+        let similarity = jaccard(&pair.shingles, shingles, self.params.jaccard)?;
         let text = |from: u64, to: u64| self.texts.get(from as usize..to as usize).unwrap_or_default();
         let question = text(kept.id_end, kept.question_end);
-        let similarity = jaccard(&pair.shingles, &self.hasher.shingles(question));
-        if similarity < self.params.jaccard {
-            return None;
-        }
         let words = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
         let other: (Vec<String>, Vec<String>) = (words(question), words(text(kept.question_end, kept.answer_end)));
         let both = (pair.answer.len() + other.1.len()).max(1) as f64;
@@ -177,7 +180,9 @@ impl NearDuplicates {
         push_words(&mut self.texts, &pair.question);
         let question_end = self.texts.len() as u64;
         push_words(&mut self.texts, &pair.answer);
-        self.kept.push(Kept { id_end, question_end, answer_end: self.texts.len() as u64, facts: pair.facts });
+        self.shingles.extend_from_slice(&pair.shingles);
+        let (answer_end, shingles_end) = (self.texts.len() as u64, self.shingles.len() as u64);
+        self.kept.push(Kept { id_end, question_end, answer_end, shingles_end, facts: pair.facts });
         let before = std::array::from_fn(|band| self.latest[band].insert(bands[band], index).unwrap_or(NONE));
         self.before.push(before);
     }
