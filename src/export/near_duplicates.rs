@@ -49,7 +49,7 @@ impl Twin {
     }
 }
 
-/// The pairs that stayed so far, about 800 bytes for each.
+/// The pairs that stayed so far, about 1.1 KB for each.
 pub struct NearDuplicates {
     params: NearDuplicateParams,
     hasher: MinHasher,
