@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench ladder test-slurm test-prometheus
+.PHONY: help build demo test check crash memory adaptive outage near-duplicates bench ladder test-slurm test-prometheus
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -16,6 +16,7 @@ help:
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
 	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
 	@echo "make test-prometheus  a real Prometheus reads a run; every expression of dashboards and rules is evaluated"
+	@echo "make near-duplicates  time and memory of the search for near-duplicates in a million pairs"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -45,6 +46,9 @@ memory:
 
 adaptive:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::the_limit_settles
+
+near-duplicates:
+	$(CARGO) test --release --locked --lib -- --ignored --nocapture near_duplicates::
 
 outage:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage

@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::app::bench::FlowArgs;
 use crate::app::book::BookCommand;
 use crate::app::book::ladder::LadderArgs;
+use crate::app::canary::CanaryArgs;
+use crate::app::check::CheckArgs;
 use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
@@ -116,6 +118,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Run the checks that need no model over pairs from anywhere
+    Check {
+        /// JSON rows with question, answer, quote and context, such as a dataset.jsonl; `-` for standard input. Rows
+        /// with a label (`good`, or the kind of a fault) show how well the checks work
+        #[arg(value_name = "PAIRS")]
+        pairs: PathBuf,
+        /// The run's configuration, whose thresholds hold; by default they are as they come
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Override a configuration value, as in `stages.validate.max_leak=0.7`
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Show a row of JSON for each pair
+        #[arg(long)]
+        json: bool,
+    },
+    /// Plant known faults into good pairs and measure which the checks catch
+    Canary(CanaryCommand),
     /// Fetch the embedded demo model
     Model {
         #[command(subcommand)]
@@ -183,6 +203,33 @@ struct RunCommand {
     #[arg(long, value_name = "ID")]
     bench: Option<String>,
     /// Show the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct CanaryCommand {
+    /// The run's configuration: its validate and score stages and its model are tested
+    config: Option<PathBuf>,
+    /// Take the good pairs from this dataset.jsonl
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    dataset: Option<PathBuf>,
+    /// Take them from this state; by default the only one below state/
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Run only the checks that need no model
+    #[arg(long)]
+    code_only: bool,
+    /// Take so many good pairs at random
+    #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
+    limit: usize,
+    /// What sample and faults follow from
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Override a configuration value, as in `stages.validate.judge.min_groundedness=5`
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Show JSON
     #[arg(long)]
     json: bool,
 }
@@ -343,7 +390,7 @@ fn run(parsed: Result<Cli, clap::Error>) -> u8 {
         crate::app::signals::end_with_parent();
     }
     // A run may use the embedded model; see there why this must come before any thread.
-    if matches!(cli.command, Command::Run(_))
+    if matches!(cli.command, Command::Run(_) | Command::Canary(_))
         && let Err(error) = crate::llm::embedded::compute_in_one_thread()
     {
         tracing::debug!("not restarted for the embedded model, which is slower so: {error}");
@@ -440,6 +487,13 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             crate::app::verify::verify(&VerifyArgs { state: state.state, repair, json })
         }
         Command::Doctor { config, set, json } => crate::app::doctor::doctor(&DoctorArgs { config, set, json }).await,
+        Command::Check { pairs, config, set, json } => {
+            crate::app::check::check(&CheckArgs { pairs, config, set, json })
+        }
+        Command::Canary(command) => {
+            let CanaryCommand { config, dataset, state, code_only, limit, seed, set, json } = command;
+            crate::app::canary::canary(CanaryArgs { config, dataset, state, code_only, limit, seed, set, json }).await
+        }
         Command::Model { action: ModelCommand::Pull { from, to } } => {
             let path = crate::app::model_pull::pull(PullOptions { from, to, ..PullOptions::default() }).await?;
             crate::app::export::print(&path.display().to_string());

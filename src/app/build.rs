@@ -20,6 +20,7 @@ use crate::llm::limits::Limits;
 use crate::llm::openai::{OpenAiClient, OpenAiOptions, StructuredOutput};
 use crate::llm::retry::{GiveUp, Retried, RetryPolicy};
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+use crate::model::near_duplicates::NearDuplicateParams;
 use crate::model::params::Reader;
 use crate::model::plan::{PLAN_FORMAT, Plan, PlanNode};
 use crate::model::store::{Commit, Store};
@@ -372,6 +373,10 @@ pub fn plan(loaded: &Configuration, config_file: &Path, out: &Path, flow: &Flow)
         for at in flow.terminals() {
             hasher.update(&flow.nodes[at].fingerprint.0);
         }
+        // As they come they leave the name as it is.
+        if loaded.pipeline.near_duplicates != NearDuplicateParams::default() {
+            hasher.update(format!("{:?}", loaded.pipeline.near_duplicates).as_bytes());
+        }
         format!("{}-{}", loaded.pipeline.name, &hasher.finalize().to_hex()[..12])
     });
     Plan {
@@ -387,6 +392,7 @@ pub fn plan(loaded: &Configuration, config_file: &Path, out: &Path, flow: &Flow)
         },
         model: loaded.run.llm.model.clone(),
         max_failure_ratio: loaded.run.max_failure_ratio,
+        near_duplicates: loaded.pipeline.near_duplicates,
         nodes,
     }
 }
@@ -409,6 +415,7 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
         "pipeline_file": loaded.run.pipeline.display().to_string(),
         "environment": loaded.run.environment.as_str(),
         "max_failure_ratio": loaded.run.max_failure_ratio,
+        "near_duplicates": loaded.pipeline.near_duplicates,
         "llm": {
             "model": llm.model,
             "endpoints": llm.endpoints.iter().map(|e| e.base_url.clone()).collect::<Vec<_>>(),

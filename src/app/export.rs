@@ -42,7 +42,8 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     if args.json {
         let json = serde_json::json!({
             "run_id": plan.run_id, "finished": pending == 0, "pending": pending,
-            "pairs_accepted": exported.accepted, "documents": exported.documents,
+            "pairs_accepted": exported.accepted,
+            "near_duplicates_refused": exported.near_duplicates, "documents": exported.documents,
             "files": exported.files, "out": out.display().to_string(),
         });
         print(&json.to_string());

@@ -388,6 +388,7 @@ fn summary_json(plan: &Plan, exported: &Exported, out: &Path) -> anyhow::Result<
         "documents": exported.documents,
         "documents_failed": exported.documents_failed,
         "pairs_accepted": exported.accepted,
+        "near_duplicates_refused": exported.near_duplicates,
         "rejected": rejected,
         "dead": dead,
         "average_scores": exported.average_scores_by_name(),

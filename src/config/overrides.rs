@@ -1,7 +1,7 @@
 //! `--set path.to.key=value` on top of the configuration files.
 //!
 //! Keys are joined by dots, items of a list are named by their index: `llm.endpoints.0.base_url`. A path that begins
-//! with `stages.` or `prompts.` belongs to the pipeline file, as does one behind `pipeline.`; everything else belongs
+//! with `stages.`, `near_duplicates.` or `prompts.` belongs to the pipeline file, as does one behind `pipeline.`; everything else belongs
 //! to the run file. The value is a plain scalar as YAML reads it, or a list, a map or a quoted text in flow style;
 //! nothing behind the `=` takes a value away, so that its default holds.
 
@@ -14,7 +14,8 @@ use crate::model::params::{Fault, Key, Node, Place, Value};
 /// What `--help` says of `--set`.
 pub const HELP: &str = "\
 Override one configuration value: path.to.key=value, list items by index (llm.endpoints.0.base_url=...). \
-Paths that begin with `stages.` reach the pipeline file (stages.chunk.size=1000), all others the run file. \
+Paths that begin with `stages.` or `near_duplicates.` reach the pipeline file (stages.chunk.size=1000), all others \
+the run file. \
 The value is read as YAML: a number, true, text, [a, list] or {a: map}; an empty one restores the default. \
 Paths in it are relative to the working directory";
 
@@ -58,7 +59,7 @@ impl Override {
             return Err(vec![fault(text, &format!("the path goes deeper than {MAX_DEPTH} keys"))]);
         }
         let target = match (keys[0].as_str(), keys.len()) {
-            ("stages" | "prompts", _) => Target::Pipeline,
+            ("stages" | "prompts" | "near_duplicates", _) => Target::Pipeline,
             ("pipeline", 2..) => {
                 keys.remove(0);
                 Target::Pipeline

@@ -2,6 +2,7 @@
 
 use super::forms::is_plain_name;
 use crate::model::graph::{Graph, SOURCE, StageDecl};
+use crate::model::near_duplicates::NearDuplicateParams;
 use crate::model::params::{Documented, Fault, Node, Place, Reader, Value, nearest};
 use crate::model::payload::PayloadKind;
 
@@ -29,6 +30,8 @@ pub struct PipelineDoc<P> {
     pub name: String,
     /// Its stages in the order of the file; [`Graph::declared`] points here.
     pub stages: Vec<StageEntry<P>>,
+    /// When two pairs of the dataset count as one.
+    pub near_duplicates: NearDuplicateParams,
 }
 
 /// A stage of a pipeline file.
@@ -78,6 +81,7 @@ pub(super) fn read<K: Kinds>(
             &[]
         }
     };
+    let near_duplicates = reader.section("near_duplicates", NearDuplicateParams::read);
     reader.finish();
 
     let mut decls = Vec::with_capacity(entries.len());
@@ -105,7 +109,7 @@ pub(super) fn read<K: Kinds>(
     };
     let complete = stages.len() == decls.len() && !stages.is_empty();
     let name = name.unwrap_or_else(|| stem.to_owned());
-    graph.filter(|_| complete).map(|graph| (PipelineDoc { name, stages }, graph))
+    graph.filter(|_| complete).map(|graph| (PipelineDoc { name, stages, near_duplicates }, graph))
 }
 
 fn read_stage<K: Kinds>(
@@ -305,7 +309,7 @@ extra: 1
         p.yaml:15: stage `loop` depends on itself: loop → loop
         p.yaml:15: stages.loop cannot be made from these parameters
         p.yaml:16: stages.choosy cannot be made from these parameters
-        p.yaml:17: unknown key `extra`: known are: name, stages
+        p.yaml:17: unknown key `extra`: known are: name, stages, near_duplicates
         "#);
     }
 

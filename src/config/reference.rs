@@ -39,7 +39,8 @@ are reported at once, each with file and line, before anything starts.
   plain dollar. In a flow list or map such a value needs quotes.
 - **Command line**: `--set path.to.key=value` overrides any value, list items by index:
   `--set llm.endpoints.0.base_url=http://gpu1:8000/v1`. The index one past the end appends, and missing maps are
-  created. Paths that begin with `stages.` (or `pipeline.stages.`) reach the pipeline file, all others the run file.
+  created. Paths that begin with `stages.`, `near_duplicates.` or `pipeline.` reach the pipeline file, all others the
+  run file.
   The value is read as YAML; an empty one restores the default; file names in it are relative to the working directory.
 - **Durations** are a number with `ms`, `s`, `m`, `h` or `d` behind it, or a number of seconds.
 - **YAML**: one map a file, without anchors and tags. `null` and nothing restore the default. Text that looks like a
@@ -56,7 +57,8 @@ pub fn render(rows: &Rows) -> String {
     });
     out.push_str("\n## Pipeline file\n");
     groups(&mut out, &rows.pipeline, |section| match section.strip_prefix("stages.") {
-        None => None,
+        None if section.is_empty() => None,
+        None => Some(format!("`{section}`")),
         Some("NAME") => Some("Every stage: `stages.NAME`".into()),
         Some(kind) => Some(match kind.split_once('.') {
             None => format!("Stages with `kind: {kind}`"),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::file::RowFile;
+use super::near_duplicates::NearDuplicates;
 use super::rows::{DeadRow, PairRow, RejectedRow, chunk_of};
 use super::{Export, ExportError, Exported};
 use crate::model::payload::Document;
@@ -20,10 +21,18 @@ pub(super) fn write(
     let mut dataset = RowFile::create(&out.join(names[0]))?;
     let mut rejected = RowFile::create(&out.join(names[1]))?;
     let mut dead = RowFile::create(&out.join(names[2]))?;
+    let mut seen = NearDuplicates::new(export.plan.near_duplicates);
     for document in documents {
         for at in export.plan.terminals() {
             export.each_output(&export.plan.key(at), document, |key, payload| {
                 if let Some(row) = PairRow::new(&key, &payload, context(export, &payload)?, &export.plan.run_id) {
+                    if let Some(twin) = row.twin(&mut seen) {
+                        let refused = twin.rejection(seen.params());
+                        rejected.row(&RejectedRow::new("export", &key, &payload, &refused, Some(row)))?;
+                        *exported.rejected.entry(refused.check).or_default() += 1;
+                        exported.near_duplicates += 1;
+                        return Ok(());
+                    }
                     exported.accepted += 1;
                     if let Payload::Score(scored) = &payload {
                         let marks = scored.scores;

@@ -6,6 +6,8 @@ mod file;
 mod jsonl;
 pub mod manifest;
 pub mod many;
+pub mod minhash;
+pub mod near_duplicates;
 pub mod rows;
 
 use std::collections::BTreeMap;
@@ -60,6 +62,8 @@ pub struct Exported {
     pub files: BTreeMap<String, WrittenFile>,
     /// Accepted pairs.
     pub accepted: u64,
+    /// Pairs that all stages accepted and that the check `new` refused; they count in `rejected` too.
+    pub near_duplicates: u64,
     /// Rejected items by check.
     pub rejected: BTreeMap<String, u64>,
     /// Dead letters by stage and label.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::near_duplicates::{NearDuplicates, Twin};
 use crate::model::Payload;
 use crate::model::payload::{CheckValue, Checks, Chunk, QaPair, Scored, Scores, Usage, Verdict};
 use crate::model::record::{DeadLetter, ItemKey, Rejection};
@@ -28,6 +29,8 @@ pub struct PairRow {
     prompt_hash: String,
     run_id: String,
     usage: UsageRow,
+    /// Whether the passage does not answer the question, as the answer then says; `SQuAD`'s word for it.
+    is_impossible: bool,
 }
 
 /// A verified quote.
@@ -104,6 +107,11 @@ impl PairRow {
         }
     }
 
+    /// The earlier pair that says the same, if there is one; else this one is taken note of.
+    pub(super) fn twin(&self, seen: &mut NearDuplicates) -> Option<Twin> {
+        seen.offer(&self.id, &self.question, &self.answer)
+    }
+
     fn of_pair(id: &str, pair: &QaPair, context: String, run_id: &str) -> Self {
         Self {
             id: id.into(),
@@ -123,6 +131,7 @@ impl PairRow {
             prompt_hash: pair.prompt_hash.clone(),
             run_id: run_id.into(),
             usage: usage_row(pair.usage),
+            is_impossible: pair.is_unanswerable(),
         }
     }
 

@@ -170,6 +170,7 @@ pub(super) fn task_number(task: &Task) -> u8 {
         Task::Answer { .. } => 1,
         Task::Score { .. } => 2,
         Task::Free => 3,
+        Task::Judge { .. } => 4,
     }
 }
 

@@ -100,6 +100,17 @@ pub enum Task {
         /// The verified quote.
         quote: String,
     },
+    /// Check a pair against the source. JSON: `{"claims":[{"claim","supported"}],"reason","groundedness","relevance","self_contained"}`.
+    Judge {
+        /// The source text.
+        source: Arc<str>,
+        /// The question.
+        question: String,
+        /// The answer.
+        answer: String,
+        /// The verified quote.
+        quote: String,
+    },
     /// Any other request, such as a probe.
     Free,
 }
@@ -138,7 +149,7 @@ pub struct Message {
 /// A JSON schema with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// A short name: `qa_pairs`, `answer`, `scores` or `probe`.
+    /// A short name: `qa_pairs`, `answer`, `judge`, `scores` or `probe`.
     pub name: String,
     /// The schema as JSON text.
     pub json: String,

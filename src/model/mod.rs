@@ -6,6 +6,7 @@ pub mod graph;
 pub mod ids;
 pub mod ledger;
 pub mod llm;
+pub mod near_duplicates;
 pub mod params;
 pub mod payload;
 pub mod plan;

@@ -192,6 +192,16 @@ pub struct QaPair {
     pub usage: Usage,
 }
 
+/// The type of a question that its passage does not answer, and whose answer says so.
+pub const UNANSWERABLE: &str = "unanswerable";
+
+impl QaPair {
+    /// Whether the question is meant to have no answer in the passage.
+    pub fn is_unanswerable(&self) -> bool {
+        self.question_type == UNANSWERABLE
+    }
+}
+
 /// A quote found in the document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Citation {

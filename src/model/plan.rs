@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Fingerprint, StageKey};
+use super::near_duplicates::NearDuplicateParams;
 use super::payload::PayloadKind;
 
 /// The newest format of a plan that this program reads.
@@ -32,6 +33,9 @@ pub struct Plan {
     pub model: String,
     /// The share of items that may be dead before the run counts as failed.
     pub max_failure_ratio: f64,
+    /// When two pairs count as one; a plan without it is of before they were looked for, and gets the defaults.
+    #[serde(default)]
+    pub near_duplicates: NearDuplicateParams,
     /// The stages in topological order.
     pub nodes: Vec<PlanNode>,
 }

@@ -8,28 +8,35 @@ use serde::Deserialize;
 
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
-use super::prompt::{Ask, Asking, Passage, PromptText, prompt_hash, request};
+use super::prompt::{Ask, Asking, Passage, PromptText, object_schema, prompt_hash, request, text_schema};
+use super::question_types::QuestionTypes;
 use crate::model::llm::{Schema, Task};
 use crate::model::params::Reader;
-use crate::model::payload::{QaPair, Usage};
+use crate::model::payload::{QaPair, UNANSWERABLE, Usage};
 use crate::model::{Item, Outcome, Payload, PayloadKind, Stage, StageError};
 
 /// Changes whenever the code would make other pairs of the same answer.
-const CODE_VERSION: u32 = 1;
+const CODE_VERSION: u32 = 2;
 /// The instruction when a pipeline names no other.
 pub const PROMPT: &str = include_str!("../../pipelines/prompts/generate.md");
-/// The question types when a pipeline names no others.
-const TYPES: [&str; 7] = ["factual", "definition", "procedural", "conditional", "numeric", "comparison", "exception"];
+/// The instruction about unanswerable questions when a pipeline names no other.
+pub const UNANSWERABLE_PROMPT: &str = include_str!("../../pipelines/prompts/unanswerable.md");
+/// The instruction about the types asked for when a pipeline names no other.
+pub const QUOTA_PROMPT: &str = include_str!("../../pipelines/prompts/quota.md");
 
 /// Parameters of the generate stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateParams {
     /// How many pairs to ask for.
     pub questions_per_chunk: u32,
-    /// The question types to choose from.
-    pub types: Vec<String>,
+    /// The question types.
+    pub types: QuestionTypes,
     /// The instruction.
     pub prompt: PromptText,
+    /// What is added to it where unanswerable questions are among the types.
+    pub unanswerable_prompt: PromptText,
+    /// What is added to it where the types have shares.
+    pub quota_prompt: PromptText,
     /// How to ask.
     pub asking: Asking,
 }
@@ -37,10 +44,7 @@ pub struct GenerateParams {
 impl GenerateParams {
     /// Reads them from a pipeline file.
     pub fn read(reader: &mut Reader<'_>) -> Self {
-        let types = reader.texts("question_types", &TYPES, "the question types that the model chooses from");
-        if types.is_empty() {
-            reader.fault("question_types", "question_types must name at least one type");
-        }
+        let types = QuestionTypes::read(reader);
         Self {
             questions_per_chunk: reader.int("questions_per_chunk", 5, 1..=50, "pairs asked for in one call") as u32,
             types,
@@ -51,8 +55,36 @@ impl GenerateParams {
                 &["pairs", "types"],
                 "file with the instruction; {pairs} and {types} are filled in",
             ),
+            unanswerable_prompt: PromptText::read(
+                reader,
+                "unanswerable_prompt",
+                UNANSWERABLE_PROMPT,
+                &[],
+                "file with what is added to the instruction where `unanswerable` is among the types",
+            ),
+            quota_prompt: PromptText::read(
+                reader,
+                "quota_prompt",
+                QUOTA_PROMPT,
+                &[],
+                "file with what is added to the instruction where the types have shares",
+            ),
             asking: Asking::read(reader, 2048, 0.7),
         }
+    }
+}
+
+impl GenerateParams {
+    /// What is added to the instruction for these types.
+    fn additions(&self) -> impl Iterator<Item = &PromptText> {
+        let unanswerable = self.types.has_unanswerable().then_some(&self.unanswerable_prompt);
+        unanswerable.into_iter().chain(self.types.has_shares().then_some(&self.quota_prompt))
+    }
+
+    /// The hash over the prompts that every pair carries.
+    fn prompt_hash(&self) -> String {
+        let added: String = self.additions().map(|added| added.text.as_str()).collect();
+        prompt_hash(&self.asking.system, &format!("{}{added}", self.prompt.text))
     }
 }
 
@@ -61,7 +93,8 @@ pub struct GenerateStage {
     params: GenerateParams,
     context: StageContext,
     instruction: String,
-    types: Arc<[String]>,
+    /// The types that have answers.
+    answerable: Arc<[String]>,
     schema: Arc<Schema>,
     prompt_hash: String,
 }
@@ -83,44 +116,48 @@ struct Pair {
 impl GenerateStage {
     /// Builds the stage.
     pub fn new(params: GenerateParams, context: &StageContext) -> Self {
-        let instruction = params
+        let mut instruction = params
             .prompt
             .text
             .replace("{pairs}", &params.questions_per_chunk.to_string())
-            .replace("{types}", &params.types.join(", "));
-        let text = || serde_json::json!({"type": "string"});
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {"pairs": {
-                "type": "array", "minItems": 0, "maxItems": params.questions_per_chunk,
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "question": text(), "answer": text(),
-                        "question_type": {"type": "string", "enum": params.types},
-                        "quote": text(),
-                    },
-                    "required": ["question", "answer", "question_type", "quote"],
-                    "additionalProperties": false,
-                },
-            }},
-            "required": ["pairs"],
-            "additionalProperties": false,
-        });
+            .replace("{types}", &params.types.names().join(", "));
+        for added in params.additions() {
+            instruction = format!("{}\n\n{}", instruction.trim_end(), added.text);
+        }
+        let pair = object_schema(&[
+            ("question", text_schema()),
+            ("answer", text_schema()),
+            ("question_type", serde_json::json!({"type": "string", "enum": params.types.names()}).to_string()),
+            ("quote", text_schema()),
+        ]);
+        let most = params.questions_per_chunk;
+        let pairs = format!(r#"{{"type":"array","minItems":0,"maxItems":{most},"items":{pair}}}"#);
+        let schema = object_schema(&[("pairs", pairs)]);
+        let answerable = params.types.names().iter().filter(|name| *name != UNANSWERABLE).cloned();
         Self {
-            types: params.types.clone().into(),
-            schema: Arc::new(Schema { name: "qa_pairs".into(), json: schema.to_string() }),
-            prompt_hash: prompt_hash(&params.asking.system, &params.prompt.text),
+            answerable: answerable.collect(),
+            schema: Arc::new(Schema { name: "qa_pairs".into(), json: schema }),
+            prompt_hash: params.prompt_hash(),
             instruction,
             params,
             context: context.clone(),
         }
     }
 
-    /// Reads an answer: every field there and not empty.
-    fn read(content: &str) -> Result<Vec<Pair>, Unusable> {
-        let pairs = json::<Pairs>(content)?.pairs;
-        for (i, pair) in pairs.iter().enumerate() {
+    /// Reads an answer: every field there and not empty, every type one of those asked for.
+    fn read(types: &[String], content: &str) -> Result<Vec<Pair>, Unusable> {
+        let mut pairs = json::<Pairs>(content)?.pairs;
+        for (i, pair) in pairs.iter_mut().enumerate() {
+            let named = types.iter().find(|name| name.eq_ignore_ascii_case(pair.question_type.trim()));
+            pair.question_type = named.cloned().ok_or_else(|| Unusable {
+                label: "wrong_type",
+                fault: format!(
+                    "`question_type` of pair {} is `{}`, not one of {}",
+                    i + 1,
+                    pair.question_type,
+                    types.join(", ")
+                ),
+            })?;
             let fields = [("question", &pair.question), ("answer", &pair.answer), ("quote", &pair.quote)];
             if let Some((name, _)) = fields.iter().find(|(_, text)| text.trim().is_empty()) {
                 return Err(Unusable {
@@ -136,12 +173,23 @@ impl GenerateStage {
         let Payload::Chunk(chunk) = &item.payload else { return Err(super::wrong_payload(item, self)) };
         let text = super::chunk_text(self.context.texts.as_ref(), chunk)?;
         let passage = Passage { id: item.key.id, chunk, text: Arc::clone(&text) };
-        let task =
-            Task::Generate { source: text, pairs: self.params.questions_per_chunk, types: Arc::clone(&self.types) };
-        let ask_for = Ask { task, instruction: &self.instruction, input: None, schema: Arc::clone(&self.schema) };
+        let task = Task::Generate {
+            source: text,
+            pairs: self.params.questions_per_chunk,
+            types: Arc::clone(&self.answerable),
+        };
+        // The types vary from chunk to chunk and stand where what varies stands: instruction and schema stay the same
+        // for all, and a server builds the grammar of the schema once.
+        let ordinal = item.key.lineage.ordinals().last().copied().unwrap_or(0);
+        let wanted = self.params.types.wanted(&item.key.lineage.root(), ordinal, self.params.questions_per_chunk);
+        let input = wanted.map(|wanted| serde_json::json!({ "types": wanted }));
+        let ask_for = Ask { task, instruction: &self.instruction, input, schema: Arc::clone(&self.schema) };
         let request = request(&self.params.asking, &self.context, &passage, ask_for, item.key.id, item.priority);
         let Answered { mut value, completion, usage } =
-            ask(self.context.llm.as_ref(), request, self.params.asking.ask_again, Self::read).await?;
+            ask(self.context.llm.as_ref(), request, self.params.asking.ask_again, |content| {
+                Self::read(self.params.types.names(), content)
+            })
+            .await?;
 
         let mut notes = BTreeMap::new();
         let surplus = value.len().saturating_sub(self.params.questions_per_chunk as usize);
@@ -191,10 +239,11 @@ impl Stage for GenerateStage {
 
     fn determinants(&self) -> String {
         format!(
-            "generate v{CODE_VERSION} pairs={} types={:?} prompt={:?} {}",
+            "generate v{CODE_VERSION} pairs={} types={:?} prompt={:?} {:?} {}",
             self.params.questions_per_chunk,
             self.params.types,
             self.params.prompt.text,
+            self.params.additions().map(|added| added.text.as_str()).collect::<Vec<_>>(),
             self.params.asking.determinants(&self.context.model)
         )
     }
@@ -224,10 +273,15 @@ mod tests {
 
     #[test]
     fn empty_and_missing_fields_are_named() {
-        let fault = |text: &str| GenerateStage::read(text).unwrap_err().fault;
+        let types = ["factual".to_owned()];
+        let fault = |text: &str| GenerateStage::read(&types, text).unwrap_err().fault;
         let empty = r#"{"pairs":[{"question":"Q?","answer":" ","question_type":"factual","quote":"q"}]}"#;
         assert_eq!(fault(empty), "`answer` of pair 1 is empty");
         let missing = r#"{"pairs":[{"question":"Q?","question_type":"factual","quote":"q"}]}"#;
         assert!(fault(missing).contains("missing field `answer`"), "{}", fault(missing));
+        let odd = r#"{"pairs":[{"question":"Q?","answer":"a","question_type":"riddle","quote":"q"}]}"#;
+        assert_eq!(fault(odd), "`question_type` of pair 1 is `riddle`, not one of factual");
+        let cased = r#"{"pairs":[{"question":"Q?","answer":"a","question_type":"Factual","quote":"q"}]}"#;
+        assert_eq!(GenerateStage::read(&types, cased).unwrap()[0].question_type, "factual");
     }
 }

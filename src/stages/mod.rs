@@ -14,8 +14,11 @@ pub mod chunk;
 pub mod extract;
 pub mod generate;
 pub mod prompt;
+pub mod question_types;
 pub mod score;
 pub mod target;
+#[cfg(test)]
+mod thresholds_tests;
 pub mod validate;
 
 /// What the stages of one run share.

@@ -7,7 +7,10 @@ use serde::Deserialize;
 
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
-use super::prompt::{Ask, Asking, Passage, PromptText, prompt_hash, request};
+use super::prompt::{
+    Ask, Asking, Passage, PromptText, UNANSWERABLE_PAIR, for_pair, mark_schema, object_schema, prompt_hash, request,
+    text_schema,
+};
 use crate::model::llm::{Schema, Task};
 use crate::model::params::Reader;
 use crate::model::payload::{Scored, Scores};
@@ -80,18 +83,16 @@ struct Marks {
 impl ScoreStage {
     /// Builds the stage.
     pub fn new(params: ScoreParams, context: &StageContext) -> Self {
-        let mark = || serde_json::json!({"type": "integer", "enum": [1, 2, 3, 4, 5]});
-        let schema = serde_json::json!({
-            "type": "object",
-            "properties": {
-                "reason": {"type": "string"},
-                "clarity": mark(), "accuracy": mark(), "relevance": mark(), "overall": mark(),
-            },
-            "required": ["reason", "clarity", "accuracy", "relevance", "overall"],
-            "additionalProperties": false,
-        });
+        let mark = || mark_schema(&[1, 2, 3, 4, 5]);
+        let schema = object_schema(&[
+            ("reason", text_schema()),
+            ("clarity", mark()),
+            ("accuracy", mark()),
+            ("relevance", mark()),
+            ("overall", mark()),
+        ]);
         Self {
-            schema: Arc::new(Schema { name: "scores".into(), json: schema.to_string() }),
+            schema: Arc::new(Schema { name: "scores".into(), json: schema }),
             prompt_hash: prompt_hash(&params.asking.system, &params.prompt.text),
             params,
             context: context.clone(),
@@ -127,7 +128,7 @@ impl ScoreStage {
                 answer: pair.answer.clone(),
                 quote: quote.into(),
             },
-            instruction: &self.params.prompt.text,
+            instruction: &for_pair(&self.params.prompt.text, pair),
             input: Some(serde_json::json!({"question": pair.question, "answer": pair.answer, "quote": quote})),
             schema: Arc::clone(&self.schema),
         };
@@ -185,7 +186,7 @@ impl Stage for ScoreStage {
 
     fn determinants(&self) -> String {
         format!(
-            "score v{CODE_VERSION} keep={:?} prompt={:?} {}",
+            "score v{CODE_VERSION} keep={:?} prompt={:?} {UNANSWERABLE_PAIR:?} {}",
             self.params.keep,
             self.params.prompt.text,
             self.params.asking.determinants(&self.context.model)

@@ -35,6 +35,8 @@ fn only_what_a_change_determines_is_asked_again() {
     let new = asked(&place, &["--set", "stages.validate.round_trip.min_f1=0.5"]);
     assert_eq!(new.get("qa_pairs"), None, "{new:?}");
     assert_eq!(new.get("answer"), None, "{new:?}");
+    let new = asked(&place, &["--set", "stages.validate.judge.min_groundedness=3"]);
+    assert_eq!((new.get("qa_pairs"), new.get("answer"), new.get("judge")), (None, None, None), "{new:?}");
     let new = asked(&place, &[]);
     assert!(new.is_empty(), "back to where it was: {new:?}");
 

@@ -7,8 +7,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::answers_judge::judge;
 use super::schema::Schema;
-use super::sentences::{SHORTEST, Sentence, content_words, fold, sentences, source, word_key};
+use super::sentences::{SHORTEST, Sentence, after_source, content_words, fold, sentences, source, word_key};
 use super::{char_boundary, draw, mix};
 
 /// Purposes of draws.
@@ -27,6 +28,9 @@ const DEFAULT_PAIRS: u64 = 5;
 /// Beyond this no prompt asks.
 const MAX_PAIRS: u64 = 200;
 
+/// The type of questions that the source does not answer.
+const UNANSWERABLE_TYPE: &str = "unanswerable";
+
 /// What determines an answer.
 pub(super) struct Prompt<'a> {
     /// The first message that is not the system's.
@@ -37,6 +41,8 @@ pub(super) struct Prompt<'a> {
     pub(super) seed: u64,
     /// Share of generated pairs with a planted flaw.
     pub(super) bad_pairs: f64,
+    /// How much of the shares of doubts holds.
+    pub(super) doubts: f64,
 }
 
 #[derive(Serialize)]
@@ -71,8 +77,19 @@ struct Marks {
 /// What the client's last `Input: ` line holds.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Input {
-    question: String,
+pub(super) struct Input {
+    pub(super) question: String,
+    pub(super) answer: String,
+    /// Types of questions asked for, one for each pair.
+    types: Vec<String>,
+}
+
+impl Input {
+    /// The last line behind the source that begins with `Input: `: a source may hold such lines too.
+    pub(super) fn of(prompt: &str) -> Self {
+        let line = after_source(prompt).rsplit('\n').find_map(|line| line.strip_prefix("Input: "));
+        line.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
 }
 
 /// The answer to a request that names a schema.
@@ -81,6 +98,7 @@ pub(super) fn structured(prompt: &Prompt<'_>, name: &str, schema: &Schema) -> St
     let json = match name {
         "qa_pairs" if has("pairs") => serde_json::to_string(&Pairs { pairs: pairs(prompt, schema) }),
         "answer" if has("answerable") => serde_json::to_string(&round_trip(prompt)),
+        "judge" if has("claims") => serde_json::to_string(&judge(prompt)),
         "scores" if has("overall") => serde_json::to_string(&marks(prompt)),
         _ => serde_json::to_string(&schema.instance()),
     };
@@ -119,9 +137,15 @@ fn pairs(prompt: &Prompt<'_>, schema: &Schema) -> Vec<Pair> {
     let found = sentences(text);
     let rarity = Rarity::of(&found);
     let mut pairs: Vec<Pair> = Vec::with_capacity(wanted);
+    let asked_for = Input::of(prompt.user).types;
+    let mut asked_for = asked_for.iter().map(String::as_str);
     for index in spread(&found, wanted, prompt) {
         let key = mix(prompt.seed, word_key(found[index].text), prompt.content);
-        let mut pair = sound_pair(found[index].text, &rarity, &types, key);
+        let one = asked_for.next();
+        let mut pair = match one {
+            Some(UNANSWERABLE_TYPE) => unanswerable_pair(found[index].text, text, key),
+            _ => sound_pair(found[index].text, &rarity, one.as_ref().map_or(&types, std::slice::from_ref), key),
+        };
         if draw(prompt.seed, FLAW, key) < prompt.bad_pairs {
             spoil(&mut pair, pairs.last(), text, key);
         }
@@ -179,6 +203,36 @@ fn sound_pair(sentence: &str, rarity: &Rarity, types: &[&str], key: u64) -> Pair
     let kind = question_type(&answer, types, key);
     let question = question(&kind, &topic(sentence, rarity));
     Pair { question, answer, question_type: kind, quote: sentence.to_owned() }
+}
+
+/// A question about what no policy manual speaks of, with the answer that says so.
+fn unanswerable_pair(sentence: &str, text: &str, key: u64) -> Pair {
+    const FOREIGN: [&str; 12] = [
+        "parking permits",
+        "solar panels",
+        "holiday cruises",
+        "music lessons",
+        "garden tools",
+        "chess tournaments",
+        "bicycle helmets",
+        "concert tickets",
+        "swimming pools",
+        "photo albums",
+        "coffee machines",
+        "postage stamps",
+    ];
+    let lower = text.to_lowercase();
+    let foreign = |from: u64| {
+        let at = (0..FOREIGN.len()).map(|i| (from as usize % FOREIGN.len() + i) % FOREIGN.len());
+        at.map(|i| FOREIGN[i]).find(|topic| !topic.split(' ').any(|word| lower.contains(word))).unwrap_or(FOREIGN[0])
+    };
+    let topic = foreign(mix(0, TYPE, key));
+    Pair {
+        question: format!("What does the policy provide about {topic}?"),
+        answer: format!("The policy does not state anything about {topic} for anybody."),
+        question_type: UNANSWERABLE_TYPE.into(),
+        quote: sentence.to_owned(),
+    }
 }
 
 /// Up to five of the sentence's content words, the rarest in the source, in their order.
@@ -272,19 +326,13 @@ fn with_wrong_number(answer: &str, text: &str) -> String {
     format!("{}{absent}{}", &answer[..start], &answer[start + digits..])
 }
 
-/// The last line of the user's message that begins with `Input: `.
-fn input(prompt: &str) -> Input {
-    let line = prompt.rsplit('\n').find_map(|line| line.strip_prefix("Input: "));
-    line.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
-}
-
 /// The sentence of the source that shares the most with the question, rare words counting more.
 fn round_trip(prompt: &Prompt<'_>) -> RoundTrip {
     let nothing = || RoundTrip { answerable: false, answer: String::new() };
-    if draw(prompt.seed, UNANSWERABLE, prompt.content) < UNANSWERABLE_SHARE {
+    if draw(prompt.seed, UNANSWERABLE, prompt.content) < UNANSWERABLE_SHARE * prompt.doubts {
         return nothing();
     }
-    let question = input(prompt.user).question;
+    let question = Input::of(prompt.user).question;
     let mut asked: Vec<u64> = content_words(&question).map(word_key).collect();
     asked.sort_unstable();
     asked.dedup();
@@ -305,6 +353,10 @@ fn round_trip(prompt: &Prompt<'_>) -> RoundTrip {
     let weight = |holds: &[bool]| -> f64 { holds.iter().zip(&occurs).filter(|(h, _)| **h).map(|(_, n)| 1.0 / n).sum() };
     let mut best: Option<(f64, &Sentence<'_>)> = None;
     for (sentence, holds) in found.iter().zip(&holds) {
+        // A sentence that shares a word or two of many is about something else.
+        if holds.iter().filter(|held| **held).count() * 3 < asked.len() {
+            continue;
+        }
         let weight = weight(holds);
         if weight > best.map_or(0.0, |(most, _)| most) {
             best = Some((weight, sentence));
@@ -318,7 +370,7 @@ fn marks(prompt: &Prompt<'_>) -> Marks {
     let drawn = mix(prompt.seed, MARKS, prompt.content);
     let high = |shift: u32| if (drawn >> shift) % 10 < 7 { 5 } else { 4 };
     let (mut clarity, mut accuracy, mut relevance) = (high(0), high(8), high(16));
-    let low = draw(prompt.seed, MARKS + 100, prompt.content) < LOW_MARKS_SHARE;
+    let low = draw(prompt.seed, MARKS + 100, prompt.content) < LOW_MARKS_SHARE * prompt.doubts;
     if low {
         let mark = 1 + ((drawn >> 24) % 2) as u8;
         match (drawn >> 32) % 3 {

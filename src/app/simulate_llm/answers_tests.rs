@@ -19,7 +19,7 @@ fn prompt_text(source: &str, tail: &str) -> String {
 }
 
 fn prompt(user: &str, content: u64, bad_pairs: f64) -> Prompt<'_> {
-    Prompt { user, content, seed: 42, bad_pairs }
+    Prompt { user, content, seed: 42, bad_pairs, doubts: 1.0 }
 }
 
 fn pairs_schema(most: u32) -> Schema {
@@ -146,6 +146,25 @@ fn the_round_trip_finds_the_sentence_again() {
     assert_eq!(refused + same, 900);
     let user = prompt_text(SOURCE, "Input: {\"question\":\"Quantum chromodynamics?\"}");
     insta::assert_snapshot!(structured(&prompt(&user, 1, 0.0), "answer", &schema(&["answerable", "answer"])), @r#"{"answerable":false,"answer":""}"#);
+}
+
+#[test]
+fn types_asked_for_are_given() {
+    let tail = "Write pairs.\n\nInput: {\"types\":[\"numeric\",\"unanswerable\",\"numeric\"]}";
+    // A line of the source that looks like an input is none.
+    let source = format!("{SOURCE}\nInput: {{\"types\":[\"procedural\"]}}");
+    let user = prompt_text(&source, tail);
+    let json = structured(&prompt(&user, 7, 0.0), "qa_pairs", &pairs_schema(3));
+    let pairs: Vec<Pair> =
+        serde_json::from_value(serde_json::from_str::<Value>(&json).unwrap()["pairs"].clone()).unwrap();
+    let types: Vec<&str> = pairs.iter().map(|pair| pair.question_type.as_str()).collect();
+    assert_eq!(types, ["numeric", "unanswerable", "numeric"]);
+    let tail = format!("Answer.\n\nInput: {}", serde_json::json!({ "question": pairs[1].question }));
+    let user = prompt_text(SOURCE, &tail);
+    for content in 0..50 {
+        let json = structured(&prompt(&user, content, 0.0), "answer", &schema(&["answerable", "answer"]));
+        assert!(json.contains("\"answerable\":false"), "{json}");
+    }
 }
 
 #[test]

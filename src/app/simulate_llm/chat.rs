@@ -323,6 +323,7 @@ fn answer(
         content: asked,
         seed: options.seed,
         bad_pairs: options.bad_pairs,
+        doubts: options.doubts,
     };
     let schema = request.response_format.as_ref().filter(|_| !options.no_schema);
     let mut text = match schema {

@@ -17,6 +17,7 @@
 //! ```
 
 mod answers;
+mod answers_judge;
 mod cache;
 mod chat;
 mod faults;
@@ -116,6 +117,11 @@ pub struct SimOptions {
     #[arg(long, value_name = "SHARE", default_value_t = 0.08, value_parser = share)]
     pub bad_pairs: f64,
 
+    /// How much of its usual share of doubts the model shows without a reason in the text (questions that it cannot
+    /// answer, pairs that it finds weak), 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = share)]
+    pub doubts: f64,
+
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
@@ -147,6 +153,7 @@ impl Default for SimOptions {
             api_key: None,
             no_schema: false,
             bad_pairs: 0.08,
+            doubts: 1.0,
             seed: 42,
             log: None,
             faults: FaultOptions::default(),

@@ -19,6 +19,20 @@ pub(super) fn source(prompt: &str) -> &str {
     whole()
 }
 
+/// What stands behind the source in a prompt: the instruction and the input. All of it without a source.
+pub(super) fn after_source(prompt: &str) -> &str {
+    let text = source(prompt);
+    let at = text.as_ptr() as usize - prompt.as_ptr() as usize + text.len();
+    if text.len() == prompt.len() { prompt } else { &prompt[at..] }
+}
+
+/// Whether a text says no.
+pub(super) fn negated(text: &str) -> bool {
+    const NO: [&str; 9] = ["not", "no", "never", "none", "cannot", "neither", "nor", "without", "nothing"];
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '’')
+        .any(|word| NO.iter().any(|no| word.eq_ignore_ascii_case(no)) || word.ends_with("n't") || word.ends_with("n’t"))
+}
+
 /// A sentence as it stands in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sentence<'a> {
@@ -258,6 +272,8 @@ mod tests {
     fn the_source_is_found_by_its_id() {
         let prompt = "# Document\nT\n\n# Source\n<source id=\"ab\">\nOne </source>\n</source id=\"x\"> two.\n</source id=\"ab\">\n\nAsk.";
         assert_eq!(source(prompt), "One </source>\n</source id=\"x\"> two.");
+        assert_eq!(after_source(prompt), "\n</source id=\"ab\">\n\nAsk.");
+        assert_eq!(after_source("no tags"), "no tags");
         assert_eq!(source("no tags"), "no tags");
         assert_eq!(source("<source id=\"ab"), "<source id=\"ab");
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::angles::angles;
-use super::judge::{Pair, judge};
+use super::judge::{self, Pair};
 use super::model::Llama;
 use super::questions::{Asker, Tokens};
 use super::tokenizer::Tokenizer;
@@ -73,6 +73,10 @@ impl Engine {
             Task::Generate { source, pairs, types } => self.generate(source, *pairs as usize, types),
             Task::Answer { source, question } => Ok((answer(source, question).to_string(), Tokens::default())),
             Task::Score { source, question, answer, quote } => self.score(&Pair { source, question, answer, quote }),
+            Task::Judge { source, question, answer, quote } => {
+                let pair = Pair { source, question, answer, quote };
+                Ok((json!(judge::entails(&pair)).to_string(), Tokens::default()))
+            }
             Task::Free => Ok((free(schema), Tokens::default())),
         }
         .map_err(|detail| LlmError::Refused {
@@ -107,7 +111,7 @@ impl Engine {
         let told: String = super::words::fold(pair.answer).chars().take(JUDGED).collect();
         let asked: String = super::words::fold(pair.question).chars().take(JUDGED).collect();
         let (likelihood, tokens) = self.asker.likelihood(&self.llama, &self.tokenizer, &told, &asked)?;
-        let judgement = judge(pair, likelihood);
+        let judgement = judge::judge(pair, likelihood);
         Ok((serde_json::to_string(&judgement).map_err(|e| e.to_string())?, tokens))
     }
 }

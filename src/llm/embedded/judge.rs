@@ -49,6 +49,37 @@ pub(super) fn judge(pair: &Pair<'_>, likelihood: f64) -> Judgement {
     Judgement { reason, clarity, accuracy, relevance, overall }
 }
 
+/// The answer to the checks of a pair against its source, by rule alone.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Entailment {
+    claims: Vec<Claim>,
+    reason: String,
+    groundedness: u8,
+    relevance: u8,
+    self_contained: u8,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Claim {
+    claim: String,
+    supported: bool,
+}
+
+/// Checks a pair: the answer as a whole is the one claim, supported where its words and numbers stand in the quote.
+pub(super) fn entails(pair: &Pair<'_>) -> Entailment {
+    let (groundedness, reason) = accuracy(pair);
+    let (relevance, _) = relevance(pair);
+    let lower = pair.question.to_lowercase();
+    let vague = words(&lower).any(|word| VAGUE.contains(&word));
+    Entailment {
+        claims: vec![Claim { claim: fold(pair.answer), supported: groundedness >= 4 }],
+        reason,
+        groundedness,
+        relevance: [0, 0, 1, 2, 2, 2][usize::from(relevance.min(5))],
+        self_contained: u8::from(!vague),
+    }
+}
+
 fn clarity(question: &str, likelihood: f64) -> (u8, String) {
     let mut mark = step(likelihood, &CLARITY);
     let mut why = format!("the model's mean log-likelihood of the question is {likelihood:.2}");
@@ -150,6 +181,16 @@ mod tests {
             serde_json::to_string(&judgement).unwrap(),
             @r#"{"reason":"clarity 5: the model's mean log-likelihood of the question is -0.50; accuracy 5: the quote stands in the source, and holds the answer's words and numbers; relevance 5: 100% of the question's words stand in the answer; overall 5: their mean","clarity":5,"accuracy":5,"relevance":5,"overall":5}"#
         );
+    }
+
+    #[test]
+    fn a_pair_is_checked_by_rule() {
+        let question = "Within how many calendar days must the plan decide an internal appeal?";
+        let good = entails(&pair(question, "The plan must decide an internal appeal within 28 calendar days."));
+        assert_eq!((good.groundedness, good.relevance, good.self_contained, good.claims[0].supported), (5, 2, 1, true));
+        let wrong = entails(&pair(question, "The plan must decide an internal appeal within 30 calendar days."));
+        assert!(!wrong.claims[0].supported && wrong.groundedness < 4);
+        assert_eq!(entails(&pair("Who may do this in these cases?", "A hearing costs nothing.")).self_contained, 0);
     }
 
     #[test]

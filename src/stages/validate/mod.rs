@@ -1,8 +1,11 @@
-//! The validate stage: the checks in code, cheap ones first, then the round trip through the model.
+//! The validate stage: the checks in code, cheap ones first, then those that ask the model: the round trip, then the
+//! judge.
 
 pub mod checks;
+pub mod judge;
 pub mod matching;
 pub mod normalize;
+pub mod round_trip;
 pub mod tokens;
 
 use std::sync::Arc;
@@ -11,22 +14,20 @@ use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use self::checks::{CheckInput, CheckParams, CheckReport, run_with_context};
+use self::judge::{Judge, Refused};
+use self::round_trip::RoundTrip;
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
-use super::prompt::{Ask, Asking, Passage, PromptText, request};
+use super::prompt::{Ask, Asking, Passage, PromptText, object_schema, request, text_schema, truth_schema};
 use crate::model::llm::{Schema, Task};
 use crate::model::params::Reader;
-use crate::model::payload::{CheckResult, CheckValue, Citation, QaPair, Usage, Verdict};
+use crate::model::payload::{Citation, QaPair, Usage, Verdict};
 use crate::model::record::Rejection;
 use crate::model::text::{ExtractedText, Span};
 use crate::model::{Item, Outcome, Payload, PayloadKind, Stage, StageError};
 
 /// Changes whenever the code would decide otherwise on the same pair and answers.
-const CODE_VERSION: u32 = 1;
-/// The instruction of the round trip when a pipeline names no other.
-pub const ANSWER_PROMPT: &str = include_str!("../../../pipelines/prompts/answer.md");
-/// The instruction that compares two answers when a pipeline names no other.
-pub const EQUIVALENT_PROMPT: &str = include_str!("../../../pipelines/prompts/equivalent.md");
+const CODE_VERSION: u32 = 2;
 /// The instruction that asks for a verbatim quote when a pipeline names no other.
 pub const REQUOTE_PROMPT: &str = include_str!("../../../pipelines/prompts/requote.md");
 
@@ -37,51 +38,24 @@ pub struct ValidateParams {
     pub checks: CheckParams,
     /// The round trip.
     pub round_trip: RoundTrip,
+    /// The judge.
+    pub judge: Judge,
     /// The instruction that asks for a verbatim quote where the one given is nearly so.
     pub requote_prompt: PromptText,
     /// How to ask.
     pub asking: Asking,
 }
 
-/// The round trip: the question is answered again from the passage, without its answer being seen.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RoundTrip {
-    /// Whether it is made.
-    pub enabled: bool,
-    /// Least token F1 of both answers.
-    pub min_f1: f64,
-    /// Whether the model is asked if two answers below that say the same.
-    pub judge_equivalence: bool,
-    /// The instruction to answer.
-    pub prompt: PromptText,
-    /// The instruction to compare.
-    pub equivalent_prompt: PromptText,
-}
-
 impl ValidateParams {
     /// Reads them from a pipeline file.
     pub fn read(reader: &mut Reader<'_>) -> Self {
         let checks = CheckParams::read(reader);
-        let round_trip = reader.section("round_trip", |r| RoundTrip {
-            enabled: r.bool("enabled", true, "whether each question is answered again from the passage alone"),
-            min_f1: r.float("min_f1", 0.6, 0.0..=1.0, "least token F1 between both answers (Alberti et al. 2019)"),
-            judge_equivalence: r.bool(
-                "judge_equivalence",
-                true,
-                "whether the model is asked if two answers with a lower F1 say the same",
-            ),
-            prompt: PromptText::read(r, "prompt", ANSWER_PROMPT, &[], "file with the instruction to answer"),
-            equivalent_prompt: PromptText::read(
-                r,
-                "equivalent_prompt",
-                EQUIVALENT_PROMPT,
-                &[],
-                "file with the instruction to compare two answers",
-            ),
-        });
+        let round_trip = reader.section("round_trip", RoundTrip::read);
+        let judge = reader.section("judge", Judge::read);
         Self {
             checks,
             round_trip,
+            judge,
             requote_prompt: PromptText::read(
                 reader,
                 "requote_prompt",
@@ -89,7 +63,7 @@ impl ValidateParams {
                 &[],
                 "file with the instruction to give a quote verbatim, where the first one nearly was",
             ),
-            asking: Asking::read(reader, 512, 0.0),
+            asking: Asking::read(reader, 1024, 0.0),
         }
     }
 }
@@ -101,19 +75,7 @@ pub struct ValidateStage {
     answer_schema: Arc<Schema>,
     equivalent_schema: Arc<Schema>,
     requote_schema: Arc<Schema>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RoundTripAnswer {
-    answerable: bool,
-    answer: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Equivalence {
-    #[serde(rename = "reason")]
-    _reason: String,
-    equivalent: bool,
+    judge_schema: Arc<Schema>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,22 +94,16 @@ struct Checking<'a> {
 impl ValidateStage {
     /// Builds the stage.
     pub fn new(params: ValidateParams, context: &StageContext) -> Self {
-        let schema = |name: &str, properties: serde_json::Value| {
-            let required: Vec<&String> =
-                properties.as_object().map(|object| object.keys().collect()).unwrap_or_default();
-            let json = serde_json::json!({
-                "type": "object", "properties": properties, "required": required, "additionalProperties": false,
-            });
-            Arc::new(Schema { name: name.into(), json: json.to_string() })
-        };
-        let text = || serde_json::json!({"type": "string"});
-        let truth = || serde_json::json!({"type": "boolean"});
+        let schema = |name: &str, json: String| Arc::new(Schema { name: name.into(), json });
+        let answer = object_schema(&[("answerable", truth_schema()), ("answer", text_schema())]);
+        let equivalent = object_schema(&[("reason", text_schema()), ("equivalent", truth_schema())]);
         Self {
             params,
             context: context.clone(),
-            answer_schema: schema("answer", serde_json::json!({"answerable": truth(), "answer": text()})),
-            equivalent_schema: schema("equivalent", serde_json::json!({"reason": text(), "equivalent": truth()})),
-            requote_schema: schema("quote", serde_json::json!({"quote": text()})),
+            answer_schema: schema("answer", answer),
+            equivalent_schema: schema("equivalent", equivalent),
+            requote_schema: schema("quote", object_schema(&[("quote", text_schema())])),
+            judge_schema: schema("judge", judge::schema()),
         }
     }
 
@@ -184,11 +140,17 @@ impl ValidateStage {
         {
             return Ok(reject(checking.verdict, "round_trip", value, rule));
         }
+        if self.params.judge.asks()
+            && let Some(Refused { check, value, rule }) = self.judge(&mut checking).await?
+        {
+            return Ok(reject(checking.verdict, check, value, rule));
+        }
         Ok(Outcome::emit(vec![Payload::Verdict(checking.verdict)]))
     }
 
     fn check(&self, pair: &QaPair, quote: &str, source: &str) -> CheckReport {
-        let input = CheckInput { question: &pair.question, answer: &pair.answer, quote, source };
+        let unanswerable = pair.is_unanswerable();
+        let input = CheckInput { question: &pair.question, answer: &pair.answer, quote, source, unanswerable };
         // The model saw the title and the headings too: their numbers may stand in an answer.
         let chunk = &pair.chunk;
         let context: Vec<&str> =
@@ -221,43 +183,6 @@ impl ValidateStage {
         };
         Ok(self.ask(checking, ask_for, json::<Requote>).await?.quote)
     }
-
-    /// Answers the question again. Returns value and rule if the pair does not pass.
-    async fn round_trip(&self, checking: &mut Checking<'_>) -> Result<Option<(String, String)>, StageError> {
-        let pair = checking.pair;
-        let rules = &self.params.round_trip;
-        let ask_for = Ask {
-            task: Task::Answer { source: Arc::clone(&checking.passage.text), question: pair.question.clone() },
-            instruction: &rules.prompt.text,
-            input: Some(serde_json::json!({"question": pair.question})),
-            schema: Arc::clone(&self.answer_schema),
-        };
-        let again = self.ask(checking, ask_for, json::<RoundTripAnswer>).await?;
-        if !again.answerable {
-            let value = CheckValue::Text("cannot be answered".into());
-            checking.verdict.checks.insert("round_trip".into(), CheckResult { pass: false, value });
-            let rule = "the question can be answered from the passage alone".into();
-            return Ok(Some(("cannot be answered".into(), rule)));
-        }
-        let f1 = round(tokens::token_f1(&pair.answer, &again.answer));
-        let mut same = f1 >= rules.min_f1;
-        if !same && rules.judge_equivalence {
-            let ask_for = Ask {
-                task: Task::Free,
-                instruction: &rules.equivalent_prompt.text,
-                input: Some(serde_json::json!({
-                    "question": pair.question, "first_answer": pair.answer, "second_answer": again.answer,
-                })),
-                schema: Arc::clone(&self.equivalent_schema),
-            };
-            same = self.ask(checking, ask_for, json::<Equivalence>).await?.equivalent;
-            let value = CheckValue::Text(if same { "judged the same" } else { "judged different" }.into());
-            checking.verdict.checks.insert("round_trip_equivalent".into(), CheckResult { pass: same, value });
-        }
-        checking.verdict.checks.insert("round_trip".into(), CheckResult { pass: same, value: CheckValue::Number(f1) });
-        let judged = if rules.judge_equivalence { ", or both answers judged the same" } else { "" };
-        Ok((!same).then(|| (f1.to_string(), format!("token F1 of both answers at least {}{judged}", rules.min_f1))))
-    }
 }
 
 /// Three decimals: what is stored does not pretend to more.
@@ -287,15 +212,11 @@ impl Stage for ValidateStage {
     }
 
     fn determinants(&self) -> String {
-        let trip = &self.params.round_trip;
         format!(
-            "validate v{CODE_VERSION} checks={} round_trip={} {} {} {:?} {:?} requote={:?} {}",
+            "validate v{CODE_VERSION} checks={} {} {} requote={:?} {}",
             self.params.checks.determinants(),
-            trip.enabled,
-            trip.min_f1,
-            trip.judge_equivalence,
-            trip.prompt.text,
-            trip.equivalent_prompt.text,
+            self.params.round_trip.determinants(),
+            self.params.judge.determinants(),
             self.params.requote_prompt.text,
             self.params.asking.determinants(&self.context.model)
         )

@@ -123,6 +123,23 @@ pub(super) fn facts(text: &str) -> Vec<Stated> {
     facts
 }
 
+/// The facts of a text in one form each, sorted, each once: what two texts must have in common to state the same.
+/// `one` and `first` are mostly no numbers and are left out.
+pub(super) fn canonical(text: &str) -> Vec<String> {
+    let mut all: Vec<String> = facts(text)
+        .into_iter()
+        .filter(|stated| !matches!(stated.words.as_str(), "one" | "first"))
+        .map(|stated| match stated.fact {
+            Fact::Number { value, kind, .. } => format!("{value}{kind:?}"),
+            Fact::Date { year, month, day } => format!("{year:?} {month} {day:?}"),
+            Fact::Code(code) => code,
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// Blanks for hyphens between letters, which normalisation would drop: `ten-day`, `two-thirds`.
 fn apart(text: &str) -> String {
     let mut chars = text.chars().peekable();

@@ -14,12 +14,13 @@ pub mod no_refusal;
 pub mod numbers_hold;
 mod phrases;
 pub mod quote_exists;
+pub mod says_unstated;
 pub mod self_contained;
 mod spelled;
 pub mod well_formed;
 
 /// Raised whenever the same parameters would give other results.
-const CODE_VERSION: u32 = 1;
+const CODE_VERSION: u32 = 2;
 
 /// Thresholds and lists of the checks.
 #[derive(Clone, Debug)]
@@ -124,6 +125,14 @@ pub struct CheckInput<'a> {
     pub quote: &'a str,
     /// The passage, as Markdown.
     pub source: &'a str,
+    /// Whether the question is meant to have no answer in the passage, so that the answer says what is not stated.
+    pub unanswerable: bool,
+}
+
+/// The numbers, dates, amounts, percentages and codes of a text, each in one form however it is written, sorted, each
+/// once.
+pub fn hard_facts(text: &str) -> Vec<String> {
+    facts::canonical(text)
 }
 
 /// Why a pair failed.
@@ -171,8 +180,9 @@ impl Finding {
 }
 
 /// Runs the checks in order and stops at the first that fails: `well_formed`, `self_contained`, `no_refusal`, `no_leak`,
-/// `numbers_hold`, `quote_exists`. The quote comes last since it alone can ask for another model call, which is wasted
-/// on a pair that fails anyway.
+/// `numbers_hold`, `quote_exists`; for a question that is meant to have no answer, `says_unstated` takes the place of
+/// `no_refusal` and `no_leak`. The quote comes last since it alone can ask for another model call, which is wasted on a
+/// pair that fails anyway.
 pub fn run(params: &CheckParams, input: &CheckInput<'_>) -> CheckReport {
     run_with_context(params, input, &[])
 }
@@ -181,17 +191,28 @@ pub fn run(params: &CheckParams, input: &CheckInput<'_>) -> CheckReport {
 /// title and the headings above the passage.
 pub fn run_with_context(params: &CheckParams, input: &CheckInput<'_>, context: &[&str]) -> CheckReport {
     let mut report = CheckReport::default();
-    let checks: [(&str, &dyn Fn() -> Finding); 4] = [
-        ("well_formed", &|| well_formed::check(&params.lengths, input)),
-        ("self_contained", &|| self_contained::check(&params.vague, input.question)),
+    let answered: [(&str, &dyn Fn() -> Finding); 2] = [
         ("no_refusal", &|| no_refusal::check(&params.refusals, input.answer)),
         ("no_leak", &|| no_leak::check(params.max_leak, input.question, input.answer)),
     ];
-    if !checks.iter().all(|(name, check)| report.add(name, check())) {
+    // An answer that says what is not stated speaks of the source, and repeats its question.
+    let unstated: [(&str, &dyn Fn() -> Finding); 1] =
+        [("says_unstated", &|| says_unstated::check(&params.refusals, input.answer))];
+    let first: [(&str, &dyn Fn() -> Finding); 2] = [
+        ("well_formed", &|| well_formed::check(&params.lengths, input)),
+        ("self_contained", &|| self_contained::check(&params.vague, input.question)),
+    ];
+    let then: &[_] = if input.unanswerable { &unstated } else { &answered };
+    if !first.iter().chain(then).all(|(name, check)| report.add(name, check())) {
         return report;
     }
-    if params.numbers_hold && !report.add("numbers_hold", numbers_hold::check(input.answer, input.source, context)) {
-        return report;
+    if params.numbers_hold {
+        // What is not stated is named by the question, with its numbers.
+        let question = input.unanswerable.then_some(input.question);
+        let context: Vec<&str> = context.iter().copied().chain(question).collect();
+        if !report.add("numbers_hold", numbers_hold::check(input.answer, input.source, &context)) {
+            return report;
+        }
     }
     let found = quote_exists::find(input.quote, input.source, params.quote_match, params.quote_ask_again);
     report.add("quote_exists", quote_exists::finding(&found, params.quote_match));

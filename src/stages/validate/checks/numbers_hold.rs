@@ -38,12 +38,37 @@ pub fn missing(answer: &str, source: &str, context: &[&str]) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     for Stated { fact, words } in claimed {
         // `one` and `first` are mostly no numbers.
-        let pronoun = matches!(words.as_str(), "one" | "first");
+        let pronoun = matches!(words.as_str(), "one" | "first") || counts_its_list(answer, &words, &fact);
         if !pronoun && !known.holds(&fact) && !missing.contains(&words) {
             missing.push(words);
         }
     }
     missing
+}
+
+/// Whether a number in words only says how many points the answer itself lists: `on three grounds: …, … or …`.
+fn counts_its_list(answer: &str, words: &str, fact: &Fact) -> bool {
+    const LONGEST_HEAD: usize = 60;
+    let Fact::Number { value, kind: Kind::Plain, .. } = fact else { return false };
+    if !words.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return false;
+    }
+    let answer = answer.to_lowercase();
+    let Some((_, behind)) = answer.split_once(words) else { return false };
+    let Some((head, list)) = behind.split_once(':') else { return false };
+    if head.len() > LONGEST_HEAD || head.contains(['.', ',', ';', '?']) {
+        return false;
+    }
+    let list = list.trim();
+    let list = list.split_once(". ").map_or(list, |(list, _)| list);
+    let separators = list.matches([',', ';']).count();
+    let last = list.rsplit([',', ';']).next().unwrap_or_default().trim();
+    // Without a comma before it, `and` separates two points more.
+    let joined = [" and ", " or "].iter().any(|word| last.contains(word));
+    [Some(separators + 1), joined.then_some(separators + 2)]
+        .into_iter()
+        .flatten()
+        .any(|count| count.to_string() == *value)
 }
 
 /// The facts of a source.

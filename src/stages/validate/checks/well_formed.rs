@@ -66,7 +66,25 @@ pub(crate) fn check(lengths: &Lengths, input: &CheckInput<'_>) -> Finding {
             return Finding::new(found, false, || format!("{what} must have {least} to {most} characters"));
         }
     }
+    if let Some(end) = breaks_off(input.answer) {
+        let found = CheckValue::Text(format!("answer breaks off at {end:?}"));
+        return Finding::new(found, false, || "answer must end as a sentence does, not in its middle".into());
+    }
     let last = input.question.trim().chars().next_back();
     let found = (last != Some('?')).then(|| format!("question ends with {:?}", last.unwrap_or_default()));
     Finding::none_of(found, || "question must end with a question mark".into())
+}
+
+/// The end of an answer that stops where no sentence can: at a comma, a colon, a dash or an open bracket, or, without
+/// any mark, at a word that needs another behind it. An answer cut within a word or before a noun is not found so.
+fn breaks_off(answer: &str) -> Option<&str> {
+    const NEEDS_MORE: [&str; 34] = [
+        "the", "a", "an", "of", "to", "for", "and", "or", "with", "within", "by", "from", "at", "that", "which", "who",
+        "whose", "if", "unless", "but", "because", "than", "as", "must", "may", "shall", "its", "their", "every",
+        "per", "into", "via", "between", "is",
+    ];
+    let answer = answer.trim();
+    let last = answer.split_whitespace().next_back()?;
+    let lower = last.to_lowercase();
+    (last.ends_with([',', ':', '-', '–', '—', '(', '[']) || NEEDS_MORE.contains(&lower.as_str())).then_some(last)
 }
