@@ -101,15 +101,9 @@ fn limits(status: &Status) -> Option<String> {
 }
 
 fn model(model: &ModelStatus) -> String {
-    let cache = if model.cached_tokens > 0 && model.prompt_tokens > 0 {
-        let share = 100.0 * model.cached_tokens as f64 / model.prompt_tokens as f64;
-        format!(" ({share:.0}% of the prompts' from the server's cache)")
-    } else {
-        String::new()
-    };
     let mut text = wrapped(
         &format!(
-            "model {}: {} of {} slots in use, {} waiting; {} answers, {} prompt and {} completion tokens{cache}",
+            "model {}: {} of {} slots in use, {} waiting; {} answers, {} prompt and {} completion tokens",
             model.name,
             model.in_flight,
             model.slots,
@@ -120,6 +114,10 @@ fn model(model: &ModelStatus) -> String {
         ),
         "  ",
     );
+    if model.cached_tokens > 0 && model.prompt_tokens > 0 {
+        let share = 100.0 * model.cached_tokens as f64 / model.prompt_tokens as f64;
+        let _ = write!(text, "\n  {share:.0}% of prompt tokens from the server's cache");
+    }
     for endpoint in &model.endpoints {
         let line = match (endpoint.out_seconds, &endpoint.reason) {
             (Some(seconds), Some(reason)) => {

@@ -92,8 +92,8 @@ fn the_screen_fits_eighty_columns_and_says_it_all() {
     over this attempt's time: http://node9:8000/v1 93%
 
     model meta-llama/Llama-3.1-70B-Instruct: 64 of 64 slots in use, 35 waiting;
-      1,234,567 answers, 2,000,000,000 prompt and 300,000,000 completion tokens (75%
-      of the prompts' from the server's cache)
+      1,234,567 answers, 2,000,000,000 prompt and 300,000,000 completion tokens
+      75% of prompt tokens from the server's cache
 
     last errors of this attempt
       10:59:12 17×, waited out: model http_503: http://node9:8000/v1 says 503:
