@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench test-prometheus
+.PHONY: help build demo test check crash memory adaptive outage bench test-slurm test-prometheus
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
 	@echo "make test-prometheus  a real Prometheus reads a run; every expression of dashboards and rules is evaluated"
 	@echo "make outage  a minute without server, a minute of overload"
 
@@ -52,3 +53,6 @@ test-prometheus:
 
 bench: build
 	$(QAFLOW) bench flow --all
+
+test-slurm: build
+	SUBSET=$(SUBSET) bash tests/slurm/run

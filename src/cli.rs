@@ -12,6 +12,7 @@ use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
 use crate::app::run::RunArgs;
 use crate::app::simulate_llm::SimulateArgs;
+use crate::app::slurm::SlurmArgs;
 use crate::app::status::StatusArgs;
 use crate::app::verify::VerifyArgs;
 use crate::app::{Exit, UsageError};
@@ -122,6 +123,11 @@ enum Command {
         #[command(subcommand)]
         what: BenchCommand,
     },
+    /// Write the batch job of a run from its configuration, or send it to Slurm
+    Slurm {
+        #[command(subcommand)]
+        action: SlurmCommand,
+    },
     /// Print the configuration reference, made from the program itself
     #[command(hide = true, name = "config-reference")]
     ConfigReference,
@@ -148,6 +154,9 @@ struct RunCommand {
     /// Take share I (from 0) of N of the corpus, by content; each share needs a --state and --out of its own
     #[arg(long, value_name = "I/N", value_parser = shard)]
     shard: Option<Shard>,
+    /// Raise the budget of GPU time by so many GPU-hours, for good, and go on
+    #[arg(long, value_name = "HOURS", value_parser = gpu_hours)]
+    extend_budget: Option<f64>,
     /// Override a configuration value; see below
     #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
     set: Vec<String>,
@@ -202,6 +211,44 @@ enum BenchCommand {
     Flow(FlowArgs),
 }
 
+#[derive(Args, Debug)]
+struct SlurmOptions {
+    /// The run's configuration; its section `slurm` says what the job asks for
+    config: PathBuf,
+    /// Override a configuration value, for the job and for the run in it
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Further arguments of `qaflow run`, as in `-- --limit 5`
+    #[arg(last = true, value_name = "ARG")]
+    run: Vec<String>,
+}
+
+impl From<SlurmOptions> for SlurmArgs {
+    fn from(SlurmOptions { config, set, run }: SlurmOptions) -> Self {
+        Self { config, set, run }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum SlurmCommand {
+    /// Write the batch script: requeued when interrupted, ended only when everything is done
+    Script {
+        #[command(flatten)]
+        options: SlurmOptions,
+        /// Write it to this file instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Send the batch job to Slurm, and print its id
+    Submit {
+        #[command(flatten)]
+        options: SlurmOptions,
+        /// Show what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
 #[derive(Debug, Subcommand)]
 enum ModelCommand {
     /// Fetch the weights and check their hash; does nothing if they are there
@@ -222,6 +269,13 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 fn shard(text: &str) -> Result<Shard, String> {
     let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     parts.and_then(|(i, n)| Shard::new(i, n)).ok_or_else(|| "give it as I/N with I from 0 to N-1, as in 0/8".into())
+}
+
+fn gpu_hours(text: &str) -> Result<f64, String> {
+    let hours: Option<f64> = text.parse().ok();
+    hours
+        .filter(|hours| *hours > 0.0 && *hours <= 1e8)
+        .ok_or_else(|| "give it as a number of GPU-hours above 0, as in 50 or 0.5".into())
 }
 
 impl Cli {
@@ -296,8 +350,9 @@ fn report(error: &anyhow::Error) {
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) => {
-            let RunCommand { config, input, manifest, state, out, limit, shard, set, json } = run;
-            crate::app::run::run(RunArgs { config, input, manifest, state, out, limit, shard, set, json }).await
+            let RunCommand { config, input, manifest, state, out, limit, shard, extend_budget, set, json } = run;
+            let args = RunArgs { config, input, manifest, state, out, limit, shard, extend_budget, set, json };
+            crate::app::run::run(args).await
         }
         Command::Status { state, json, watch } => {
             crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
@@ -330,6 +385,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Bench { what: BenchCommand::Flow(args) } => crate::app::bench::flow(&args).await,
+        Command::Slurm { action } => match action {
+            SlurmCommand::Script { options, output } => crate::app::slurm::script(&options.into(), output.as_deref()),
+            SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.into(), dry_run),
+        },
         Command::ConfigReference => {
             crate::app::doctor::print_reference();
             Ok(Exit::Done)

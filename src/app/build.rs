@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use anyhow::{Context, anyhow};
 use futures::future::BoxFuture;
 
 use super::UsageError;
+use super::observed::{Asking, rehearsed};
+use super::target;
 use crate::config::{self, Concurrency, Kinds, LlmConfig, Loaded, Provider};
 use crate::engine::{Flow, FlowNode, Stop, StopReason};
 use crate::llm::concurrency::{Slots, Slotted};
@@ -23,6 +26,7 @@ use crate::model::store::{Commit, Store};
 use crate::model::text::TextStore;
 use crate::model::{LlmError, PayloadKind};
 use crate::stages::{self, StageContext, StageParams};
+use crate::telemetry::errors::ErrorLog;
 
 /// The stage registry as configuration sees it.
 pub struct Registry;
@@ -64,10 +68,12 @@ pub struct Model {
     pub client: Arc<dyn LlmClient>,
     /// Where it answers.
     pub backend: Backend,
+    /// Calls that failed on the way.
+    pub errors: Arc<ErrorLog>,
 }
 
 /// What stands in place of a server's address for the embedded model.
-const IN_PROCESS: &str = "in this process";
+const IN_PROCESS: &str = "the embedded model";
 
 /// Where a model answers.
 #[derive(Clone)]
@@ -97,9 +103,7 @@ impl Backend {
                     in_flight: in_flight as u64,
                     limit: limit as u64,
                     waiting: slots.waiting() as u64,
-                    out_seconds: None,
-                    reason: None,
-                    silent_seconds: None,
+                    ..EndpointStatus::default()
                 }]
             }
             Self::Servers(endpoints) => endpoints.status(),
@@ -146,6 +150,7 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
     let journaled = |inner: Box<dyn LlmClient>| -> Arc<dyn LlmClient> {
         Arc::new(Journaled::new(inner, Arc::clone(store), Arc::clone(commit)))
     };
+    let errors = Arc::new(ErrorLog::default());
     if llm.provider == Provider::Embedded {
         let weights = llm.weights.clone().unwrap_or_else(super::model_pull::default_weights_path);
         if !weights.is_file() {
@@ -163,7 +168,7 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         let slots = Slots::new(threads);
         let lazy = LazyEmbedded { weights, threads, model: tokio::sync::OnceCell::new() };
         let slotted = Slotted::new(lazy, slots.clone(), stop.token());
-        return Ok(Model { client: journaled(Box::new(slotted)), backend: Backend::Embedded(slots) });
+        return Ok(Model { client: journaled(Box::new(slotted)), backend: Backend::Embedded(slots), errors });
     }
     let give_up: GiveUp = {
         let stop = stop.clone();
@@ -200,8 +205,8 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
     let endpoints = Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
     let policy = RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
     let recovered = endpoints.recovered();
-    let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered);
-    Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints) })
+    let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered, Arc::clone(&errors));
+    Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints), errors })
 }
 
 /// What the server is told besides a stage's own request, which determines answers too.
@@ -260,17 +265,32 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
     let mut built = Vec::new();
     for declared in &loaded.graph.declared {
         let entry = &loaded.pipeline.stages[*declared];
+        let asking = Arc::new(AtomicUsize::new(0));
+        let llm: Arc<dyn LlmClient> = Arc::new(Asking::new(Arc::clone(&context.llm), Arc::clone(&asking)));
         let stage = entry
             .params
-            .build(&context)
+            .build(&StageContext { llm, ..context.clone() })
             .map_err(|fault| UsageError(format!("{}: stage `{}`: {fault}", entry.place, entry.name)))?;
-        built.push((stage, entry));
+        built.push((rehearsed(&entry.name, stage)?, entry, asking));
     }
-    let fingerprints = loaded.graph.fingerprints(|at| {
-        let (stage, entry) = &built[at];
+    let stages: Vec<_> = built.iter().map(|(stage, entry, _)| (Arc::clone(stage), *entry)).collect();
+    let gate = target::gate(&loaded.graph, &stages)?;
+    let own = |at: usize| {
+        let (stage, entry, _) = &built[at];
         let server = if entry.params.uses_model() { server.as_str() } else { "" };
-        format!("{}|{}|{server}", entry.kind, stage.determinants()).into_bytes()
-    });
+        format!("{}|{}|{server}", entry.kind, stage.determinants())
+    };
+    let identities = loaded.graph.fingerprints(|at| own(at).into_bytes());
+    // Which items the stages that are held back are given depends on the target.
+    let fingerprints = gate.as_ref().map_or_else(
+        || identities.clone(),
+        |gate| {
+            loaded.graph.fingerprints(|at| {
+                let wanted = if gate.held.contains(&at) { built[gate.keeper].0.determinants() } else { String::new() };
+                format!("{}{wanted}", own(at)).into_bytes()
+            })
+        },
+    );
     for (at, fingerprint) in fingerprints.iter().enumerate() {
         if let Some(twin) = fingerprints[..at].iter().position(|other| other == fingerprint) {
             let (first, second) = (&built[twin].1, &built[at].1);
@@ -311,11 +331,12 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
         .nodes
         .iter()
         .zip(built)
-        .zip(fingerprints)
-        .map(|((node, (stage, entry)), fingerprint)| FlowNode {
+        .zip(fingerprints.into_iter().zip(identities))
+        .map(|((node, (stage, entry, asking)), (fingerprint, identity))| FlowNode {
             name: node.name.clone(),
             stage,
             fingerprint,
+            identity,
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),
@@ -324,9 +345,10 @@ pub fn flow(loaded: &Configuration, texts: Arc<dyn TextStore>, model: &Model) ->
                 .concurrency
                 .unwrap_or_else(|| if entry.params.uses_model() { slots + slots / 2 + 4 } else { cores }),
             buffer: entry.buffer,
+            asking,
         })
         .collect();
-    Ok(Flow { nodes })
+    Ok(Flow { nodes, gate })
 }
 
 /// The plan of a run, which the state keeps.
@@ -339,6 +361,7 @@ pub fn plan(loaded: &Configuration, config_file: &Path, out: &Path, flow: &Flow)
             accepts: node.stage.accepts(),
             emits: node.stage.emits(),
             fingerprint: node.fingerprint.hex(),
+            identity: (node.identity != node.fingerprint).then(|| node.identity.hex()),
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),

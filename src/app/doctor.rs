@@ -192,7 +192,7 @@ fn longest_request(loaded: &Configuration, params: &StageParams) -> Option<u64> 
         StageParams::Generate(generate) => &generate.asking,
         StageParams::Validate(validate) => &validate.asking,
         StageParams::Score(score) => &score.asking,
-        StageParams::Extract(_) | StageParams::Chunk(_) => return None,
+        StageParams::Extract(_) | StageParams::Chunk(_) | StageParams::Target(_) => return None,
     };
     let prompt = asking.system.text.len() as u64 + chunk + 3000;
     Some(prompt / 3 + u64::from(asking.max_tokens))

@@ -90,6 +90,8 @@ pub fn failures(args: &FailuresArgs) -> anyhow::Result<Exit> {
                 Ok(())
             })?;
             state.lease.check()?;
+            // What is made pending again must not count as what a killed attempt did.
+            super::ledger::settle(&plan, state.store.as_ref())?;
             for batch in changes.chunks(1000) {
                 state.store.commit(batch)?;
             }

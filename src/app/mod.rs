@@ -1,18 +1,32 @@
 //! The commands: the only place that puts the rest together.
 
 pub mod bench;
+pub mod bottleneck;
+pub mod budget;
 pub mod build;
+mod display;
 pub mod doctor;
+pub mod eta;
 pub mod export;
 pub mod failures;
+pub mod gpu_status;
+pub mod gpu_time;
+pub mod ledger;
 pub mod model_pull;
 mod observe;
+mod observed;
+pub(crate) mod places;
 pub mod progress;
 pub mod run;
+mod sampling;
+pub mod screen;
 pub mod signals;
 pub mod simulate_llm;
+pub mod slurm;
 pub mod state;
 pub mod status;
+pub mod tally;
+mod target;
 pub mod verify;
 
 /// What a command's exit code says. The numbers are a promise.

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bottleneck::{Bottleneck, BottleneckKind};
+use super::eta::{self, StageWork};
+use super::sampling::Sampled;
 use super::{grouped, spoken};
 use crate::engine::Progress;
 use crate::llm::endpoints::EndpointStatus;
 use crate::model::StoreError;
-use crate::model::plan::Plan;
+use crate::model::plan::{Plan, PlanNode};
 use crate::model::store::Store;
+use crate::telemetry::errors::ErrorSeen;
 
 /// The newest format of a status file that this program reads.
 pub const STATUS_FORMAT: u32 = 1;
@@ -66,6 +70,51 @@ pub struct Status {
     pub model: ModelStatus,
     /// Estimated seconds to the end, if anything can be said.
     pub eta_seconds: Option<f64>,
+    /// GPU time and its budget.
+    #[serde(default)]
+    pub gpu: super::gpu_status::GpuStatus,
+    /// The interval in which they lie with a probability of 90%, once enough was seen; see [`super::eta`].
+    #[serde(default)]
+    pub eta_interval_seconds: Option<(f64, f64)>,
+    /// What slows the run down now, by name and with the reason.
+    #[serde(default)]
+    pub bottleneck: Option<Bottleneck>,
+    /// What slowed this attempt down, with the share of its time, the largest first.
+    #[serde(default)]
+    pub limited_by: Vec<LimitedBy>,
+    /// The one writer.
+    #[serde(default)]
+    pub writer: WriterStatus,
+    /// The last errors of this attempt by kind, the latest first.
+    #[serde(default)]
+    pub errors: Vec<ErrorSeen>,
+    /// How many states this sums up; 1 for one.
+    #[serde(default = "one")]
+    pub states: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What slowed an attempt down for some of its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitedBy {
+    /// The stage, the server's address, `disk` or `source`.
+    pub name: String,
+    /// The share of the attempt's time, 0 to 1.
+    pub share: f64,
+}
+
+/// What the one writer of the store is doing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WriterStatus {
+    /// Share of the last minute that it spent on commits, 0 to 1.
+    pub busy: f64,
+    /// Mean seconds of a commit in the last minute.
+    pub commit_seconds: f64,
+    /// Requests that wait for their commit.
+    pub waiting: u64,
 }
 
 /// What a stage is doing.
@@ -91,8 +140,20 @@ pub struct StageStatus {
     pub queued: u64,
     /// Size of its channel.
     pub capacity: u64,
+    /// Items that it may have in its hands at once.
+    #[serde(default)]
+    pub concurrency: u64,
+    /// Of those in its hands: items that are done and wait for room in the channels below.
+    #[serde(default)]
+    pub held_up: u64,
+    /// Share of the last minute in which its channel was full, 0 to 1.
+    #[serde(default)]
+    pub queue_full: f64,
     /// Items ended a minute, in this attempt.
     pub per_minute: f64,
+    /// Items ended a minute, in the last minute.
+    #[serde(default)]
+    pub per_minute_now: f64,
     /// Mean seconds an item takes, in this attempt.
     pub mean_seconds: f64,
 }
@@ -140,20 +201,23 @@ pub struct Attempt {
 ///
 /// # Errors
 /// If the store cannot be read.
-pub fn take(
+pub(super) fn take(
     plan: &Plan,
     store: &dyn Store,
     progress: &Progress,
     attempt: &Attempt,
     model: ModelStatus,
     phase: Phase,
+    sampled: &Sampled,
 ) -> Result<Status, StoreError> {
     let elapsed = attempt.clock.elapsed().as_secs_f64().max(0.001);
+    let load = sampled.last_minute();
     let mut stages = Vec::new();
     for (at, node) in plan.nodes.iter().enumerate() {
         let counts = store.counts(&plan.key(at))?;
         let live = &progress.stages[at];
         let ended = live.ended.load(Ordering::Relaxed);
+        let (queued, capacity) = live.queue();
         stages.push(StageStatus {
             name: node.name.clone(),
             admitted: counts.admitted,
@@ -163,9 +227,13 @@ pub fn take(
             pending: counts.pending(),
             emitted: counts.emitted,
             in_flight: live.in_flight.load(Ordering::Relaxed) as u64,
-            queued: live.queued.load(Ordering::Relaxed) as u64,
-            capacity: live.capacity.load(Ordering::Relaxed) as u64,
-            per_minute: ended as f64 * 60.0 / elapsed,
+            queued: queued as u64,
+            capacity: capacity as u64,
+            concurrency: live.concurrency.load(Ordering::Relaxed) as u64,
+            held_up: live.sending.load(Ordering::Relaxed) as u64,
+            queue_full: load.stages.get(at).map_or(0.0, |stage| rounded(stage.queue_full)),
+            per_minute: rounded(ended as f64 * 60.0 / elapsed),
+            per_minute_now: rounded(sampled.per_minute(at)),
             mean_seconds: if ended == 0 {
                 0.0
             } else {
@@ -183,6 +251,9 @@ pub fn take(
     };
     let unseen = attempt.documents_found.saturating_sub(progress.documents_seen.load(Ordering::Relaxed));
     let unseen = if progress.source_ended.load(Ordering::Relaxed) { 0 } else { unseen };
+    let running = phase == Phase::Running;
+    let estimate = running.then(|| eta::estimate(&work(plan, &stages, progress, unseen), &sampled.history)).flatten();
+    let limited_by = sampled.limited_by().into_iter().map(|(name, share)| LimitedBy { name, share: rounded(share) });
     Ok(Status {
         format: STATUS_FORMAT,
         run_id: plan.run_id.clone(),
@@ -195,36 +266,46 @@ pub fn take(
         updated: super::now(),
         elapsed_seconds: (elapsed * 10.0).round() / 10.0,
         documents_found: attempt.documents_found,
-        eta_seconds: (phase == Phase::Running).then(|| eta(plan, &stages, unseen)).flatten(),
+        eta_seconds: estimate.map(|estimate| estimate.seconds.round()),
+        eta_interval_seconds: estimate.and_then(|e| e.interval).map(|(low, high)| (low.round(), high.round())),
+        bottleneck: running.then(|| sampled.bottleneck()),
+        limited_by: limited_by.collect(),
+        writer: WriterStatus {
+            busy: rounded(load.writer_busy),
+            commit_seconds: (load.commit_seconds * 1e4).round() / 1e4,
+            waiting: progress.commits.waiting.load(Ordering::Relaxed) as u64,
+        },
+        errors: progress.errors.recent(),
+        states: 1,
         stages,
         model,
+        gpu: super::gpu_status::GpuStatus::default(),
     })
 }
 
-/// Seconds to the end: each stage's remaining items, what the stages above will still send it included, over its rate
-/// in this attempt; the slowest stage counts. What a stage sends is taken from what it sent so far.
-fn eta(plan: &Plan, stages: &[StageStatus], unseen_documents: u64) -> Option<f64> {
-    let mut remaining = vec![0.0; stages.len()];
-    let mut slowest: f64 = 0.0;
-    for (at, node) in plan.nodes.iter().enumerate() {
-        let mut coming = if node.from_source { unseen_documents as f64 } else { 0.0 };
-        for from in &node.inputs {
-            let above = &stages[*from];
-            let ended = above.admitted - above.pending;
-            if remaining[*from] > 0.0 && ended == 0 {
-                return None;
-            }
-            coming += remaining[*from] * above.emitted as f64 / (ended.max(1)) as f64;
+/// To two digits behind the point.
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+/// What is known of the stages for the estimate of the time to the end.
+fn work(plan: &Plan, stages: &[StageStatus], progress: &Progress, unseen_documents: u64) -> Vec<StageWork> {
+    let of = |(at, node): (usize, &PlanNode)| {
+        let (stage, live) = (&stages[at], &progress.stages[at]);
+        let n = live.ended.load(Ordering::Relaxed) as f64;
+        let mean = live.children.load(Ordering::Relaxed) as f64 / n.max(1.0);
+        let squares = live.children_squared.load(Ordering::Relaxed) as f64;
+        StageWork {
+            inputs: node.inputs.clone(),
+            pending: stage.pending,
+            unseen: if node.from_source { unseen_documents } else { 0 },
+            ended: stage.admitted - stage.pending,
+            emitted: stage.emitted,
+            fan_variance: (n >= 2.0).then(|| (squares / n - mean * mean).max(0.0) * n / (n - 1.0)),
+            mean_rate: stage.per_minute / 60.0,
         }
-        remaining[at] = stages[at].pending as f64 + coming;
-        if remaining[at] >= 1.0 {
-            if stages[at].per_minute <= 0.0 {
-                return None;
-            }
-            slowest = slowest.max(remaining[at] * 60.0 / stages[at].per_minute);
-        }
-    }
-    Some(slowest.round())
+    };
+    plan.nodes.iter().enumerate().map(of).collect()
 }
 
 impl Status {
@@ -251,8 +332,10 @@ impl Status {
                 format!("{} {}/{}{failed}", s.name, s.admitted - s.pending, s.admitted)
             })
             .collect();
+        let limited = self.bottleneck.as_ref().filter(|b| b.kind != BottleneckKind::None);
+        let limited = limited.map_or_else(String::new, |found| format!(" · limited by {}", found.name));
         format!(
-            "{} · model {} in flight, {} answers · {}",
+            "{} · model {} in flight, {} answers{limited} · {}",
             stages.join(" · "),
             self.model.in_flight,
             grouped(self.model.calls),
@@ -262,79 +345,19 @@ impl Status {
 
     /// When it will be done, in words.
     pub fn eta_text(&self) -> String {
+        let said = |seconds: f64| spoken(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
         match self.phase {
-            Phase::Running => self.eta_seconds.map_or_else(
-                || "time to the end not known yet".into(),
-                |seconds| format!("about {} to go", spoken(Duration::from_secs_f64(seconds.max(0.0)))),
-            ),
+            Phase::Running => match (self.eta_seconds, self.eta_interval_seconds) {
+                (None, _) => "time to the end not known yet".into(),
+                (Some(seconds), Some((low, high))) if said(low) != said(high) => {
+                    format!("about {} to go (90%: {} to {})", said(seconds), said(low), said(high))
+                }
+                (Some(seconds), _) => format!("about {} to go", said(seconds)),
+            },
             Phase::Stopping => "stopping".into(),
             Phase::Finished => "finished".into(),
             Phase::Interrupted => "interrupted: the same command resumes".into(),
             Phase::Failed => "failed".into(),
         }
-    }
-
-    /// The table of stages.
-    pub fn table(&self) -> String {
-        use std::fmt::Write as _;
-        let mut text = format!(
-            "{:<12} {:>9} {:>9} {:>7} {:>9} {:>9} {:>10} {:>8}\n",
-            "stage", "done", "rejected", "dead", "waiting", "in flight", "items/min", "mean s"
-        );
-        for s in &self.stages {
-            let _ = writeln!(
-                text,
-                "{:<12} {:>9} {:>9} {:>7} {:>9} {:>9} {:>10.1} {:>8.2}",
-                s.name,
-                grouped(s.done),
-                grouped(s.rejected),
-                grouped(s.dead),
-                grouped(s.pending.saturating_sub(s.in_flight)),
-                grouped(s.in_flight),
-                s.per_minute,
-                s.mean_seconds
-            );
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::PayloadKind;
-    use crate::model::plan::{PLAN_FORMAT, PlanNode};
-
-    fn plan() -> Plan {
-        let node = |name: &str, inputs: Vec<usize>| PlanNode {
-            name: name.into(),
-            accepts: PayloadKind::Chunk,
-            emits: PayloadKind::Chunk,
-            fingerprint: "00".repeat(32),
-            from_source: inputs.is_empty(),
-            inputs,
-            consumers: vec![],
-        };
-        Plan {
-            format: PLAN_FORMAT,
-            pipeline: "p".into(),
-            run_id: "r".into(),
-            config_file: "c".into(),
-            config: serde_json::Value::Null,
-            out: "o".into(),
-            provider: "openai".into(),
-            model: "m".into(),
-            max_failure_ratio: 0.05,
-            nodes: vec![node("a", vec![]), node("b", vec![0])],
-        }
-    }
-
-    #[test]
-    fn the_eta_counts_what_is_still_to_come_from_above() {
-        let a = StageStatus { admitted: 4, done: 2, pending: 2, emitted: 20, per_minute: 60.0, ..Default::default() };
-        let b = StageStatus { admitted: 20, done: 10, pending: 10, per_minute: 30.0, ..Default::default() };
-        // 2 pending and 6 unseen documents above send 80 more; 90 items at 30 a minute.
-        assert_eq!(eta(&plan(), &[a.clone(), b.clone()], 6), Some(180.0));
-        assert_eq!(eta(&plan(), &[StageStatus { per_minute: 0.0, ..a }, b], 6), None);
     }
 }

@@ -1,28 +1,34 @@
 //! `qaflow run`: from documents to a dataset; the same command resumes whatever interrupted it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{self, Backend, Configuration};
+use super::display::Display;
+use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
 use super::observe::{self, Observer};
+use super::observed::rehearsed_lease;
 use super::progress::{self, Attempt, ModelStatus, Phase, Status};
+use super::sampling::{self, Sampled};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
-use super::{Exit, UsageError, grouped, signals, spoken};
+use super::tally::Tallied;
+use super::{Exit, UsageError, grouped, places, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
 use crate::export::{Exported, manifest};
 use crate::llm::endpoints::EndpointStatus;
+use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
 use crate::model::store::{Commit, Store};
 use crate::sources::{Found, Listing, Shard, discover};
 
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
+/// The status file is written after so many samples: once a second.
+const STATUS_EVERY: u32 = 10;
 /// How often a line goes to the job log.
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
@@ -43,6 +49,8 @@ pub struct RunArgs {
     pub limit: Option<usize>,
     /// The share of the corpus.
     pub shard: Option<Shard>,
+    /// GPU-hours by which the budget is extended.
+    pub extend_budget: Option<f64>,
     /// `--set`.
     pub set: Vec<String>,
     /// Whether the summary is JSON.
@@ -54,7 +62,7 @@ pub struct RunArgs {
 /// # Errors
 /// Whatever ends the run; everything committed is kept.
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    let stop = Stop::default();
+    let (began, stop) = (Instant::now(), Stop::default());
     signals::listen(&stop).context("cannot listen for signals")?;
     let loaded = build::load(&args.config, &args.set)?;
     let listing = listing(&args, &loaded)?;
@@ -63,8 +71,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if state_dir == out {
         return Err(UsageError("state and out must be different folders".into()).into());
     }
-    apart_from_input(&args, &loaded, &[("state", &state_dir), ("results", &out)])?;
-    writable(&out)?;
+    let given = !args.input.is_empty() || args.manifest.is_some();
+    let inputs = if given { &args.input } else { &loaded.run.input };
+    places::apart_from_input(inputs, &[("state", &state_dir), ("results", &out)])?;
+    places::writable(&out)?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -73,14 +83,39 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     };
     let state = State::open(&state_dir, options)?;
     let mut observer = Observer::listen(&loaded.run.targets).await?;
-    let (committer, writer) = Committer::start(state.store(), state.lease()).context("cannot start the writer")?;
+    let (committer, writer) =
+        Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let plan = build::plan(&loaded, &args.config, &out, &flow);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
-    let attempt = begin(&state, commit.as_ref(), &plan, found).await?;
-    let progress = Arc::new(Progress::new(flow.nodes.len()));
+    Engine::seed(&flow, state.store.as_ref(), commit.as_ref()).await?;
+    let from = Beginning {
+        plan: &plan,
+        state: &state,
+        listing: &listing,
+        limit: args.limit,
+        shard: args.shard,
+        budget: loaded.run.budget,
+        extend: args.extend_budget,
+        began,
+    };
+    let monitor = gpu_time::monitor(loaded.run.telemetry.gpu, model.backend.clone()).await?;
+    let (gpu, entries) = match GpuTime::begin(&from, monitor, !everything_ended(&plan, state.store.as_ref())?)? {
+        Begun::Yes(gpu, entries) => (gpu, entries),
+        Begun::UsedUp(why) => {
+            tracing::error!("{why}");
+            if args.json {
+                let refused = serde_json::json!({"run_id": plan.run_id, "finished": false, "reason": why});
+                super::export::print(&refused.to_string());
+            }
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let attempt = begin(&state, commit.as_ref(), &plan, found, entries).await?;
+    let commit: Arc<dyn Commit> = Arc::new(Tallied::new(commit, state.store(), gpu.tally()));
+    let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::clone(&model.errors)));
     tracing::info!(
         run = plan.run_id,
         attempt = attempt.number,
@@ -88,6 +123,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         state_dir.display(),
         out.display()
     );
+
+    let in_job = super::slurm::job::SlurmJob::here();
+    if let Some(job) = &in_job {
+        tracing::info!("{}", job.describe());
+    }
+    let time_limit =
+        in_job.map(|job| tokio::spawn(super::slurm::job::watch_time(job, loaded.run.shutdown_grace, stop.clone())));
 
     let watch = Watch {
         dir: state.dir.clone(),
@@ -97,6 +139,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         attempt: attempt.clone(),
         backend: model.backend.clone(),
         stop: stop.clone(),
+        gpu: gpu.clone(),
+        sampled: Arc::new(Mutex::new(Sampled::new(flow.nodes.iter().map(|node| node.name.clone()).collect()))),
     };
     if let Some(observer) = &mut observer {
         observer.announce(&plan, &state.dir, args.shard, &attempt)?;
@@ -114,6 +158,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
                 let mut status = watch.status(Phase::Failed)?;
                 status.reason = Some(error.to_string());
                 let _ = status.write(&state.dir);
+                let _ = gpu.end(commit.as_ref(), AttemptEnd::Failed { reason: error.to_string() }).await;
                 return Err(error.into());
             },
             () = stop.wait() => {}
@@ -123,6 +168,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     // From here on the state is this plan's: not before, lest a run that cannot begin changes what `export` writes.
     commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?)]).await?;
     let watcher = tokio::spawn(watch.clone().keep());
+    let keeper = tokio::spawn(gpu.clone().keep(Arc::clone(&commit), Arc::clone(&progress), stop.clone()));
     let engine = Engine {
         flow: Arc::clone(&flow),
         store: state.store(),
@@ -132,12 +178,21 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         progress: Arc::clone(&progress),
     };
     let ended = engine.run(documents(listing)).await;
-    watcher.abort();
-    let _ = watcher.await;
+    if let Some(watched) = time_limit {
+        watched.abort();
+    }
+    for task in [watcher, keeper] {
+        task.abort();
+        let _ = task.await;
+    }
+    if let Err(error) = gpu.end(commit.as_ref(), end_of(&ended)).await {
+        tracing::warn!("the ledger's last entry cannot be written: {error}");
+    }
     drop((engine, commit, committer, model, flow));
     // The writer ends when its last handle is gone (the stages hold some): what it was given is on disk then.
     tokio::task::spawn_blocking(move || writer.join()).await.ok();
     let finished = finish(&args, &state, &plan, &watch, ended, &out);
+    gpu.close(&state);
     if let Some(observer) = observer {
         observer.end().await;
     }
@@ -159,47 +214,18 @@ fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
     Ok(listing.with_shard(args.shard).with_limit(args.limit))
 }
 
-/// Neither state nor results may lie in a folder of the input: the next run would take them for documents.
-fn apart_from_input(args: &RunArgs, loaded: &Configuration, folders: &[(&str, &Path)]) -> anyhow::Result<()> {
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let inputs = if given { &args.input } else { &loaded.run.input };
-    for (name, folder) in folders {
-        // Of a folder that is not there yet, the part that is.
-        let there = folder.ancestors().find_map(|part| {
-            let part = if part.as_os_str().is_empty() { Path::new(".") } else { part };
-            let whole = part.canonicalize().ok()?;
-            Some(whole.join(folder.strip_prefix(part).unwrap_or(Path::new(""))))
-        });
-        for input in inputs.iter().filter(|input| input.is_dir()) {
-            if let (Some(there), Ok(input)) = (&there, input.canonicalize())
-                && there.starts_with(&input)
-            {
-                return Err(UsageError(format!(
-                    "the {name} folder {} lies in the input folder {}, and would be taken for documents: put it elsewhere",
-                    folder.display(),
-                    input.display()
-                ))
-                .into());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether the results can be written, before any work is spent.
-fn writable(out: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(out).with_context(|| format!("cannot make the results folder {}", out.display()))?;
-    let probe = out.join(".qaflow-write-test");
-    std::fs::write(&probe, b"")
-        .and_then(|()| std::fs::remove_file(&probe))
-        .with_context(|| format!("cannot write to the results folder {}", out.display()))
-}
-
-/// Notes the attempt in the state, and in a new one the plan.
-async fn begin(state: &State, commit: &dyn Commit, plan: &Plan, documents_found: u64) -> anyhow::Result<Attempt> {
+/// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.
+async fn begin(
+    state: &State,
+    commit: &dyn Commit,
+    plan: &Plan,
+    documents_found: u64,
+    ledger: Vec<Change>,
+) -> anyhow::Result<Attempt> {
     let number = state.attempts()? + 1;
     let started = super::now();
-    let mut changes = vec![meta(ATTEMPTS, number.to_string().into_bytes())];
+    let mut changes = ledger;
+    changes.push(meta(ATTEMPTS, number.to_string().into_bytes()));
     if state.text(CREATED)?.is_none() {
         changes.push(meta(PLAN, serde_json::to_vec(plan).context("cannot write the plan")?));
         changes.push(meta(CREATED, started.clone().into_bytes()));
@@ -260,6 +286,8 @@ struct Watch {
     attempt: Attempt,
     backend: Backend,
     stop: Stop,
+    gpu: GpuTime,
+    sampled: Arc<Mutex<Sampled>>,
 }
 
 impl Watch {
@@ -275,17 +303,27 @@ impl Watch {
             endpoints,
             ..ModelStatus::default()
         };
-        let status = progress::take(&self.plan, self.store.as_ref(), &self.progress, &self.attempt, model, phase)?;
+        let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut status = progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?;
+        status.gpu = self.gpu.status();
         observe::publish(&self.plan, &status);
         Ok(status)
     }
 
     async fn keep(self) {
-        let display = super::status::Display::for_run();
+        let display = Display::for_run(&self.plan);
         let mut last_line = Instant::now();
-        let mut ticks = tokio::time::interval(STATUS_EVERY);
-        loop {
+        let mut ticks = tokio::time::interval(sampling::EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for tick in 0_u32.. {
             ticks.tick().await;
+            let elapsed = self.attempt.clock.elapsed();
+            let mut sampled = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+            sampled.take(&self.progress, &self.backend.status(), elapsed);
+            drop(sampled);
+            if tick % STATUS_EVERY != 0 {
+                continue;
+            }
             let phase = if self.stop.requested() { Phase::Stopping } else { Phase::Running };
             let status = match self.status(phase) {
                 Ok(status) => status,
@@ -328,7 +366,8 @@ fn finish(
     }
     match ended? {
         RunEnd::Interrupted(why) => {
-            tracing::info!("{why}: everything received is kept; the same command goes on");
+            let how = if watch.gpu.budget_stopped() { "" } else { "; the same command goes on" };
+            tracing::info!("{why}: everything received is kept{how}");
             if args.json {
                 super::export::print(&serde_json::to_string(&status)?);
             }
@@ -414,10 +453,19 @@ fn summary(args: &RunArgs, plan: &Plan, state: &State, exported: &Exported, took
             "Average marks: clarity {clarity:.2}, accuracy {accuracy:.2}, relevance {relevance:.2}, overall {overall:.2}."
         );
     }
-    let rejected: u64 = exported.rejected.values().sum();
+    let by: Vec<String> =
+        exported.rejected.iter().filter(|(check, _)| *check != "target").map(|(c, n)| format!("{c} {n}")).collect();
+    let aside = exported.rejected.get("target").copied().unwrap_or(0);
+    let rejected: u64 = exported.rejected.values().sum::<u64>() - aside;
     if rejected > 0 {
-        let by: Vec<String> = exported.rejected.iter().map(|(check, n)| format!("{check} {n}")).collect();
         let _ = writeln!(w, "{} refused by checks: {}.", grouped(rejected), by.join(", "));
+    }
+    if aside > 0 {
+        let _ = writeln!(
+            w,
+            "{} set aside by the target: passages not asked, and pairs beyond what is wanted.",
+            grouped(aside)
+        );
     }
     let dead: u64 = exported.dead.values().sum();
     if dead > 0 {
@@ -469,6 +517,7 @@ pub(super) fn facts(state: &State, plan: &Plan, finished: bool) -> anyhow::Resul
         model_calls: model.calls,
         prompt_tokens: model.usage.prompt_tokens,
         completion_tokens: model.usage.completion_tokens,
+        ledger: super::ledger::manifest(state.store.as_ref())?,
         remarks: super::export::remarks(plan),
     })
 }

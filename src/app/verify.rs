@@ -211,7 +211,7 @@ fn in_words(counts: &StageCounts) -> String {
 /// Every output has a parent that is done and that it follows from, and every text is as it was stored.
 fn lineage(state: &State, plan: &Plan, findings: &mut Findings) -> Result<(), StoreError> {
     for (at, node) in plan.nodes.iter().enumerate() {
-        let (stage, fingerprint) = (plan.key(at), plan.fingerprint(at));
+        let (stage, fingerprint) = (plan.key(at), plan.identity(at));
         let mut after: Option<ItemKey> = None;
         loop {
             let page = match state.store.outputs(&stage, after.as_ref(), PAGE) {
@@ -251,7 +251,7 @@ fn with_missing_children(
     at: usize,
     mut each: impl FnMut(ItemKey, u32),
 ) -> Result<(), StoreError> {
-    let (stage, fingerprint) = (plan.key(at), plan.fingerprint(at));
+    let (stage, fingerprint) = (plan.key(at), plan.identity(at));
     let mut after: Option<ItemKey> = None;
     loop {
         let page = match state.store.endings(&stage, after.as_ref(), PAGE) {
@@ -307,6 +307,8 @@ fn broken_lineage(
 fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
     state.lease.check()?;
     let mut repaired = state.store.set_aside_damaged()?.len() as u64;
+    // What is made pending again below must not count as what a killed attempt did.
+    super::ledger::settle(plan, state.store.as_ref())?;
     let audit = state.store.audit()?;
     let mut changes = Vec::new();
     let mut beyond = 0;
@@ -419,7 +421,7 @@ fn maker(state: &State, plan: &Plan, at: usize, key: &ItemKey) -> Result<Option<
             if candidate.lineage != lineage {
                 return Ok(None);
             }
-            if ItemId::derive(&candidate.id, &plan.fingerprint(at), ordinal) == key.id {
+            if ItemId::derive(&candidate.id, &plan.identity(at), ordinal) == key.id {
                 return Ok(Some(candidate));
             }
         }

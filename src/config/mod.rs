@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::model::graph::Graph;
 use crate::model::params::{Documented, Fault, Node, Place};
 
+mod budget;
 mod env;
 mod forms;
 mod llm;
@@ -18,14 +19,19 @@ mod overrides;
 mod pipeline;
 pub mod reference;
 mod run;
+mod slurm;
+mod telemetry;
 mod telemetry_targets;
 mod yaml;
 
+pub use budget::BudgetConfig;
 pub use env::Lookup;
 pub use llm::{Concurrency, EMBEDDED_MODEL, Endpoint, LlmConfig, Provider, StructuredOutput};
 pub use overrides::HELP as OVERRIDES_HELP;
 pub use pipeline::{Kinds, PipelineDoc, StageEntry};
 pub use run::{Environment, RunConfig, StoreConfig};
+pub use slurm::{ServerConfig, SlurmConfig};
+pub use telemetry::TelemetryConfig;
 pub use telemetry_targets::TelemetryTargets;
 
 use overrides::{Override, Target};

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::budget::{self, BudgetConfig};
 use super::forms::{duration, is_plain_name, optional_path, paths};
 use super::llm::{LlmConfig, read_llm};
+use super::slurm::{SlurmConfig, read_slurm};
+use super::telemetry::{self, TelemetryConfig};
 use super::telemetry_targets::{TelemetryTargets, read_targets};
 use crate::model::params::{Documented, Fault, Node, Reader};
 
@@ -33,6 +36,12 @@ pub struct RunConfig {
     pub max_failure_ratio: f64,
     /// The store.
     pub store: StoreConfig,
+    /// The batch job that `qaflow slurm` writes.
+    pub slurm: SlurmConfig,
+    /// What is measured, and where it is read.
+    pub telemetry: TelemetryConfig,
+    /// How much GPU time the run may use; `None`: any.
+    pub budget: Option<BudgetConfig>,
     /// Where metrics go.
     pub targets: TelemetryTargets,
 }
@@ -152,7 +161,9 @@ pub(super) fn read(
             "how long the process that holds the state may be silent before another may take over",
         ),
     });
-    let targets = reader.section("telemetry", read_targets);
+    let slurm = reader.section("slurm", read_slurm);
+    let (targets, telemetry) = reader.section("telemetry", |r| (read_targets(r), telemetry::read(r)));
+    let budget = reader.section("budget", budget::read);
     let llm = reader.section("llm", |r| read_llm(r, tree.get("llm")));
     reader.finish();
     let llm = llm.with_endpoints(tree.get("llm"), faults, warnings, documented);
@@ -168,6 +179,9 @@ pub(super) fn read(
         shutdown_grace,
         max_failure_ratio,
         store,
+        slurm,
+        telemetry,
+        budget,
         targets,
     }
 }

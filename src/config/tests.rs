@@ -116,6 +116,10 @@ fn defaults_hold() {
             cache_mb: 64,
             lease: 60s,
         },
+        telemetry: TelemetryConfig {
+            gpu: Auto,
+        },
+        budget: None,
         targets: TelemetryTargets {
             prometheus: None,
             file_sd: None,
@@ -157,7 +161,8 @@ llm:
 shutdown: {grace: 2m}
 max_failure_ratio: 0
 store: {cache_mb: 128, lease_seconds: 30}
-telemetry: {prometheus: "127.0.0.1:9464"}
+telemetry: {prometheus: "127.0.0.1:9464", gpu: {held: 4}}
+budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
 "#;
     let folder = Folder::new(run, PIPELINE);
     let loaded = folder.load(&[]).expect("sound");
@@ -234,6 +239,19 @@ telemetry: {prometheus: "127.0.0.1:9464"}
             cache_mb: 128,
             lease: 30s,
         },
+        telemetry: TelemetryConfig {
+            gpu: Held(
+                4,
+            ),
+        },
+        budget: Some(
+            BudgetConfig {
+                gpu_hours: 1000.0,
+                warn_at: 0.8,
+                stop_at: 1.0,
+                overhead: 0.2,
+            },
+        ),
         targets: TelemetryTargets {
             prometheus: Some(
                 127.0.0.1:9464,
@@ -345,7 +363,8 @@ llm:
 shutdown: {grace: -5}
 max_failure_ratio: 1.5
 store: {cache_mb: 1, lease_seconds: 1}
-telemetry: {prometheus: 9464}
+telemetry: {prometheus: 9464, gpu: {held: 0}}
+budget: {gpu_hours: -1, warn_at: 2}
 unknown: 1
 ";
     let faults = Folder::new(run, PIPELINE).faults(&[]);
@@ -383,9 +402,12 @@ unknown: 1
     configs/run.yaml:30: max_failure_ratio must be a number from 0 to 1, not 1.5
     configs/run.yaml:31: store.cache_mb must be a whole number from 8 to 65536, not 1
     configs/run.yaml:31: store.lease_seconds must be at least 5s
+    configs/run.yaml:32: telemetry.gpu.held must be a number of GPUs from 1 to 256, not 0
     configs/run.yaml:32: telemetry.prometheus must be off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464, not 9464
-    configs/run.yaml:33: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, store, telemetry, llm
-    34 faults: nothing was started
+    configs/run.yaml:33: budget.gpu_hours must be a number of GPU-hours above 0, not -1
+    configs/run.yaml:33: budget.warn_at must be a number from 0 to 1, not 2
+    configs/run.yaml:34: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, store, telemetry, budget, llm
+    37 faults: nothing was started
     "#);
 }
 

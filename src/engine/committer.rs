@@ -3,12 +3,14 @@
 //! It runs on a thread of its own, since the store's flush blocks. While one epoch is being written the next
 //! gathers, so that the size of a batch follows the load by itself: one fsync a batch, never one an item.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::progress::{CommitLoad, Counted};
 use crate::model::StoreError;
 use crate::model::record::{Change, Epoch};
 use crate::model::store::{Commit, Lease, Store};
@@ -35,6 +37,7 @@ struct Request {
 pub struct Committer {
     requests: mpsc::Sender<Request>,
     failed: Arc<Mutex<Option<StoreError>>>,
+    load: Arc<CommitLoad>,
 }
 
 impl Committer {
@@ -45,16 +48,22 @@ impl Committer {
     pub fn start(store: Arc<dyn Store>, lease: Arc<dyn Lease>) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let failed = Arc::new(Mutex::new(None));
-        let shared = Arc::clone(&failed);
+        let load = Arc::new(CommitLoad::default());
+        let (shared, counted) = (Arc::clone(&failed), Arc::clone(&load));
         let thread = std::thread::Builder::new()
             .name("committer".into())
-            .spawn(move || write(queue, store.as_ref(), lease.as_ref(), &shared))?;
-        Ok((Self { requests, failed }, thread))
+            .spawn(move || write(queue, store.as_ref(), lease.as_ref(), &shared, &counted))?;
+        Ok((Self { requests, failed, load }, thread))
     }
 
     /// The error that ended the writing, if one did.
     pub fn failure(&self) -> Option<StoreError> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How busy the writer is.
+    pub fn load(&self) -> Arc<CommitLoad> {
+        Arc::clone(&self.load)
     }
 
     fn gone(&self) -> StoreError {
@@ -69,6 +78,7 @@ impl Committer {
 impl Commit for Committer {
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Epoch, StoreError>> {
         Box::pin(async move {
+            let _waiting = Counted::in_(&self.load.waiting);
             let (reply, answer) = oneshot::channel();
             if self.requests.send(Request { changes, reply }).await.is_err() {
                 return Err(self.gone());
@@ -78,7 +88,13 @@ impl Commit for Committer {
     }
 }
 
-fn write(mut queue: mpsc::Receiver<Request>, store: &dyn Store, lease: &dyn Lease, failed: &Mutex<Option<StoreError>>) {
+fn write(
+    mut queue: mpsc::Receiver<Request>,
+    store: &dyn Store,
+    lease: &dyn Lease,
+    failed: &Mutex<Option<StoreError>>,
+    load: &CommitLoad,
+) {
     // A runtime of this thread alone, for its clock; the commits block it, and nothing else runs on it.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
@@ -109,7 +125,10 @@ fn write(mut queue: mpsc::Receiver<Request>, store: &dyn Store, lease: &dyn Leas
             broken = Some(error.clone());
             *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         }
-        metrics::commit(batch.len(), began.elapsed());
+        let took = began.elapsed();
+        metrics::commit(batch.len(), took);
+        load.epochs.fetch_add(1, Ordering::Relaxed);
+        load.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         for reply in waiting.drain(..) {
             // Who no longer waits was cancelled; the change is in the store all the same, and resume finds it there.
             let _ = reply.send(result.clone());

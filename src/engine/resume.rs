@@ -10,8 +10,11 @@ use std::sync::atomic::Ordering;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc::Sender;
 
-use super::runtime::{EngineError, Flow, Progress};
+use super::gate::Entrance;
+use super::progress::Progress;
+use super::runtime::{EngineError, Flow};
 use super::shutdown::Stop;
+use super::worker::Delivery;
 use crate::model::payload::Document;
 use crate::model::record::{Change, Epoch, ItemKey, NewItem, Output, PendingItem};
 use crate::model::store::{Commit, Store};
@@ -58,15 +61,56 @@ pub(super) async fn feed_pending(
     flow: &Flow,
     store: &dyn Store,
     stop: &Stop,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     until: Epoch,
+    entrance: Option<&Entrance>,
 ) -> Result<(), EngineError> {
     for at in (0..flow.nodes.len()).rev() {
-        if !flow.nodes[at].from_source {
-            feed_stage(flow, at, store, stop, &senders[at], until, &HashSet::new()).await?;
+        if flow.nodes[at].from_source {
+            continue;
+        }
+        match (&flow.gate, entrance) {
+            (Some(gate), Some(entrance)) if gate.delivers_to(at) => {
+                bring_documents(flow, at, store, stop, until, entrance, at == gate.keeper).await?;
+            }
+            (Some(gate), Some(entrance)) if gate.below[at] => {
+                feed_stage(flow, at, store, stop, &senders[at], until, &HashSet::new(), Some(entrance)).await?;
+            }
+            _ => feed_stage(flow, at, store, stop, &senders[at], until, &HashSet::new(), None).await?,
         }
     }
     Ok(())
+}
+
+/// Brings to the gate every document that had something pending in a stage that the gate delivers to. What came to the
+/// last stage alone waits for no passage: the gate looks at it at once.
+async fn bring_documents(
+    flow: &Flow,
+    at: usize,
+    store: &dyn Store,
+    stop: &Stop,
+    until: Epoch,
+    entrance: &Entrance,
+    at_once: bool,
+) -> Result<(), EngineError> {
+    let mut after: Option<ItemKey> = None;
+    let mut brought = None;
+    loop {
+        let page = store.pending(&flow.key(at), after.as_ref(), until, PAGE)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key.clone());
+        for item in page {
+            let document = item.key.lineage.root();
+            if brought.replace(document) == Some(document) {
+                continue;
+            }
+            if at_once {
+                entrance.quiet.look_at(document);
+            } else if !entrance.bring(document, stop).await {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Streams what was pending at the start in the stages that the source feeds, and that the source has not shown
@@ -75,26 +119,28 @@ pub(super) async fn feed_entry_rest(
     flow: &Flow,
     store: &dyn Store,
     stop: &Stop,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     until: Epoch,
     delivered: &HashSet<ItemId>,
 ) -> Result<(), EngineError> {
     for at in (0..flow.nodes.len()).rev() {
         if flow.nodes[at].from_source {
-            feed_stage(flow, at, store, stop, &senders[at], until, delivered).await?;
+            feed_stage(flow, at, store, stop, &senders[at], until, delivered, None).await?;
         }
     }
     Ok(())
 }
 
+#[expect(clippy::too_many_arguments, reason = "the feeder sits between all parts of the engine")]
 async fn feed_stage(
     flow: &Flow,
     at: usize,
     store: &dyn Store,
     stop: &Stop,
-    sender: &Sender<Item>,
+    sender: &Sender<Delivery>,
     until: Epoch,
     except: &HashSet<ItemId>,
+    entrance: Option<&Entrance>,
 ) -> Result<(), EngineError> {
     let (stage, priority) = (flow.key(at), flow.nodes[at].depth);
     let mut after: Option<ItemKey> = None;
@@ -116,7 +162,9 @@ async fn feed_stage(
                 continue;
             };
             let payload = output.payload;
-            if !deliver(sender, Item { key, payload, priority }, stop).await {
+            let ticket = entrance.map(|entrance| entrance.quiet.ticket(key.lineage.root()));
+            let item = Item { key, payload, priority };
+            if !deliver(sender, Delivery { item, ticket }, stop).await {
                 return Ok(());
             }
         }
@@ -124,11 +172,11 @@ async fn feed_stage(
 }
 
 /// Sends unless the run stops; returns whether it was sent.
-async fn deliver(sender: &Sender<Item>, item: Item, stop: &Stop) -> bool {
+async fn deliver(sender: &Sender<Delivery>, delivery: Delivery, stop: &Stop) -> bool {
     tokio::select! {
         biased;
         () = stop.wait() => false,
-        sent = sender.send(item) => sent.is_ok(),
+        sent = sender.send(delivery) => sent.is_ok(),
     }
 }
 
@@ -141,7 +189,7 @@ pub(super) async fn feed_source<S>(
     commit: &dyn Commit,
     stop: &Stop,
     progress: &Progress,
-    senders: &[Sender<Item>],
+    senders: &[Sender<Delivery>],
     documents: S,
     until: Epoch,
 ) -> Result<HashSet<ItemId>, EngineError>
@@ -205,7 +253,7 @@ where
                     continue;
                 }
                 let item = Item { priority: flow.nodes[at].depth, ..item.clone() };
-                if !deliver(&senders[at], item, stop).await {
+                if !deliver(&senders[at], Delivery { item, ticket: None }, stop).await {
                     return Ok(delivered);
                 }
             }

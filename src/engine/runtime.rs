@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use futures::Stream;
@@ -10,13 +10,16 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::gate::Keeper;
+use super::progress::Progress;
 use super::resume::{feed_entry_rest, feed_pending, feed_source, seed_edges};
 use super::shutdown::{Stop, StopReason};
-use super::worker::{Shared, run_stage};
+use super::survey::Gate;
+use super::worker::{Delivery, Shared, run_stage};
 use crate::model::payload::Document;
 use crate::model::record::StageCounts;
 use crate::model::store::{Commit, Store};
-use crate::model::{Fingerprint, Item, Stage, StageKey, StoreError};
+use crate::model::{Fingerprint, Stage, StageKey, StoreError};
 
 /// A stage, ready to run.
 pub struct FlowNode {
@@ -24,8 +27,11 @@ pub struct FlowNode {
     pub name: String,
     /// The operator.
     pub stage: Arc<dyn Stage>,
-    /// What determines its results, upstream included.
+    /// What determines its results, upstream included: its name space in the store.
     pub fingerprint: Fingerprint,
+    /// What determines its results except which items it is given: the ids of its children follow from it. It differs
+    /// from `fingerprint` only in a flow with a gate: a change of the target changes no id.
+    pub identity: Fingerprint,
     /// Indices of the stages that feed it.
     pub inputs: Vec<usize>,
     /// Whether the source feeds it.
@@ -38,12 +44,16 @@ pub struct FlowNode {
     pub concurrency: usize,
     /// The size of its channel, at least 1.
     pub buffer: usize,
+    /// Counted by whoever built the stage: its items that wait for a model call.
+    pub asking: Arc<AtomicUsize>,
 }
 
 /// A graph, ready to run: its nodes in topological order.
 pub struct Flow {
     /// The nodes, each after all that feed it.
     pub nodes: Vec<FlowNode>,
+    /// The part that is asked in rounds, if so many accepted pairs of each document are wanted.
+    pub gate: Option<Gate>,
 }
 
 impl Flow {
@@ -106,39 +116,6 @@ pub enum EngineError {
     Internal(String),
 }
 
-/// What a stage is doing; read by the status display while the run goes on.
-#[derive(Debug, Default)]
-pub struct StageProgress {
-    /// Items in its hands.
-    pub in_flight: AtomicUsize,
-    /// Items in its channel.
-    pub queued: AtomicUsize,
-    /// Size of its channel.
-    pub capacity: AtomicUsize,
-    /// Items ended since this attempt began.
-    pub ended: AtomicU64,
-    /// Sum of the times of those items, in microseconds.
-    pub busy_micros: AtomicU64,
-}
-
-/// What all stages and the source are doing.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// By node.
-    pub stages: Vec<StageProgress>,
-    /// Documents that the source has shown so far.
-    pub documents_seen: AtomicU64,
-    /// Whether the source has shown all.
-    pub source_ended: std::sync::atomic::AtomicBool,
-}
-
-impl Progress {
-    /// For a flow of `nodes` stages.
-    pub fn new(nodes: usize) -> Self {
-        Self { stages: (0..nodes).map(|_| StageProgress::default()).collect(), ..Self::default() }
-    }
-}
-
 /// What a run needs.
 pub struct Engine {
     /// The graph.
@@ -156,6 +133,15 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Makes pending in every stage what the stages that feed it have made already, after a change of the graph. A run
+    /// does so itself; whoever counts what is pending before it starts does it first. Doing it twice changes nothing.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn seed(flow: &Flow, store: &dyn Store, commit: &dyn Commit) -> Result<(), EngineError> {
+        seed_edges(flow, store, commit).await.map(|_| ())
+    }
+
     /// Runs until everything is done or the run is asked to stop.
     ///
     /// The documents are those of the input, each once; those that the store knows already are passed over.
@@ -168,7 +154,7 @@ impl Engine {
     {
         let started_at = seed_edges(&self.flow, self.store.as_ref(), self.commit.as_ref()).await?;
         let (senders, receivers): (Vec<_>, Vec<_>) =
-            self.flow.nodes.iter().map(|node| mpsc::channel::<Item>(node.buffer.max(1))).unzip();
+            self.flow.nodes.iter().map(|node| mpsc::channel::<Delivery>(node.buffer.max(1))).unzip();
         let shared = Arc::new(Shared {
             flow: Arc::clone(&self.flow),
             store: Arc::clone(&self.store),
@@ -177,17 +163,33 @@ impl Engine {
             progress: Arc::clone(&self.progress),
         });
 
+        for (stage, sender) in self.progress.stages.iter().zip(&senders) {
+            // A second run on the same progress, which only tests do, shows the first one's.
+            let _ = stage.queue.set(sender.downgrade());
+        }
         let mut runners = JoinSet::new();
+        let gate = self.flow.gate.as_ref();
+        let entrance = gate.map(|gate| {
+            let (keeper, entrance) =
+                Keeper::new(&self.flow, gate, &self.store, &self.commit, &self.stop, &self.progress, &senders);
+            runners.spawn(keeper.run());
+            entrance
+        });
         for (at, receiver) in receivers.into_iter().enumerate() {
+            if gate.is_some_and(|gate| gate.keeper == at) {
+                // The gate itself ends what comes to it.
+                continue;
+            }
             let edges = self.flow.nodes[at].consumers.iter().map(|to| senders[*to].clone()).collect();
-            runners.spawn(run_stage(Arc::clone(&shared), at, receiver, edges));
+            let entrance = entrance.clone().filter(|_| gate.is_some_and(|gate| gate.above[at]));
+            runners.spawn(run_stage(Arc::clone(&shared), at, receiver, edges, entrance));
         }
         let feeder = {
             let (flow, store) = (Arc::clone(&self.flow), Arc::clone(&self.store));
             let (commit, stop, progress) = (Arc::clone(&self.commit), self.stop.clone(), Arc::clone(&self.progress));
             runners.spawn(async move {
                 let fed = async {
-                    feed_pending(&flow, store.as_ref(), &stop, &senders, started_at).await?;
+                    feed_pending(&flow, store.as_ref(), &stop, &senders, started_at, entrance.as_ref()).await?;
                     let delivered = feed_source(
                         &flow,
                         store.as_ref(),
@@ -202,7 +204,7 @@ impl Engine {
                     feed_entry_rest(&flow, store.as_ref(), &stop, &senders, started_at, &delivered).await
                 };
                 let result = fed.await;
-                drop(senders);
+                drop((senders, entrance));
                 result
             })
         };

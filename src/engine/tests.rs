@@ -89,11 +89,11 @@ impl Stage for Fan {
 }
 
 /// A stage with the indices of its inputs (none for the source), its concurrency and its buffer.
-type Declared = (Arc<dyn Stage>, Vec<usize>, usize, usize);
+pub(super) type Declared = (Arc<dyn Stage>, Vec<usize>, usize, usize);
 
 /// A flow of the given stages.
 #[expect(clippy::needless_pass_by_value, reason = "each test makes its stages for one flow")]
-fn flow(stages: Vec<Declared>) -> Flow {
+pub(super) fn flow(stages: Vec<Declared>) -> Flow {
     let name = |i: usize| format!("s{i}");
     let decls: Vec<StageDecl> = stages
         .iter()
@@ -116,26 +116,29 @@ fn flow(stages: Vec<Declared>) -> Flow {
             name: node.name.clone(),
             stage: Arc::clone(stage),
             fingerprint: fingerprints[at],
+            identity: fingerprints[at],
             inputs: node.inputs.clone(),
             from_source: node.from_source,
             consumers: node.consumers.clone(),
             depth: node.depth,
             concurrency: *concurrency,
             buffer: *buffer,
+            asking: Arc::default(),
         }
     });
-    Flow { nodes: nodes.collect() }
+    Flow { nodes: nodes.collect(), gate: None }
 }
 
-struct Bench {
-    engine: Arc<Engine>,
-    store: Arc<MemoryStore>,
+pub(super) struct Bench {
+    pub(super) engine: Arc<Engine>,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) writer: std::thread::JoinHandle<()>,
 }
 
-fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
+pub(super) fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
     let dynamic: Arc<dyn Store> = store.clone();
-    let (committer, _) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
-    let progress = Arc::new(Progress::new(flow.nodes.len()));
+    let (committer, writer) = Committer::start(Arc::clone(&dynamic), Arc::new(Held)).unwrap();
+    let progress = Arc::new(Progress::new(&flow, committer.load(), Arc::default()));
     let engine = Engine {
         flow: Arc::new(flow),
         store: dynamic,
@@ -144,10 +147,10 @@ fn bench(flow: Flow, store: Arc<MemoryStore>) -> Bench {
         grace: Duration::from_secs(5),
         progress,
     };
-    Bench { engine: Arc::new(engine), store }
+    Bench { engine: Arc::new(engine), store, writer }
 }
 
-fn documents(n: u32) -> impl futures::Stream<Item = Result<Document, String>> + Send + Unpin + 'static {
+pub(super) fn documents(n: u32) -> impl futures::Stream<Item = Result<Document, String>> + Send + Unpin + 'static {
     futures::stream::iter((0..n).map(|i| Ok(document(i))))
 }
 
@@ -337,7 +340,7 @@ async fn a_stop_drains_what_is_in_hand_and_leaves_the_rest_pending() {
 async fn what_does_not_end_within_the_grace_stays_pending() {
     let held = Fan { gate: Arc::new(Semaphore::new(0)), ..Fan::free(1) };
     let begun = held.begun.clone();
-    let Bench { engine, store } = bench(flow(vec![(Arc::new(held), vec![], 4, 2)]), Arc::new(MemoryStore::new()));
+    let Bench { engine, store, .. } = bench(flow(vec![(Arc::new(held), vec![], 4, 2)]), Arc::new(MemoryStore::new()));
     let engine = Arc::new(Engine { grace: Duration::from_millis(50), ..Arc::into_inner(engine).unwrap() });
     let running = tokio::spawn({
         let engine = Arc::clone(&engine);

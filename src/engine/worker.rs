@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::runtime::{EngineError, Flow, Progress};
+use super::gate::{Entrance, Ticket};
+use super::progress::{Counted, Progress};
+use super::runtime::{EngineError, Flow};
 use super::shutdown::{Stop, StopReason};
 use crate::model::record::{Change, DeadLetter, Done, Ending, ItemKey, NewItem};
 use crate::model::store::{Commit, Store};
@@ -20,6 +22,14 @@ use crate::telemetry::{log, metrics};
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
+/// An item on its way to a stage.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) item: Item,
+    /// Of an item of a document that is asked in rounds.
+    pub(super) ticket: Option<Arc<Ticket>>,
+}
+
 /// What all runners share.
 pub(super) struct Shared {
     pub(super) flow: Arc<Flow>,
@@ -30,31 +40,33 @@ pub(super) struct Shared {
 }
 
 /// Runs stage `at` until its channel is closed and empty, or the run stops. Holding `edges` keeps the channels of
-/// the stages below open; they close when this returns.
+/// the stages below open, and holding `entrance` the gate; they close when this returns.
 pub(super) async fn run_stage(
     shared: Arc<Shared>,
     at: usize,
-    mut items: mpsc::Receiver<Item>,
-    edges: Vec<mpsc::Sender<Item>>,
+    mut items: mpsc::Receiver<Delivery>,
+    edges: Vec<mpsc::Sender<Delivery>>,
+    entrance: Option<Entrance>,
 ) -> Result<(), EngineError> {
     let node = &shared.flow.nodes[at];
     let progress = &shared.progress.stages[at];
-    progress.capacity.store(items.max_capacity(), Ordering::Relaxed);
+    progress.seen.1.store(items.max_capacity(), Ordering::Relaxed);
     let mut tasks: JoinSet<Result<(), EngineError>> = JoinSet::new();
     loop {
         progress.in_flight.store(tasks.len(), Ordering::Relaxed);
-        progress.queued.store(items.len(), Ordering::Relaxed);
+        progress.seen.0.store(items.len(), Ordering::Relaxed);
         tokio::select! {
             biased;
             Some(ended) = tasks.join_next(), if !tasks.is_empty() => flatten(ended)?,
             () = shared.stop.wait() => break,
             item = items.recv(), if tasks.len() < node.concurrency.max(1) => match item {
                 None => break,
-                Some(item) => {
-                    let id = item.key.id.short();
-                    let span = log::item_span(&node.name, &id, item.payload.document_name());
-                    let (shared, edges) = (Arc::clone(&shared), edges.clone());
-                    tasks.spawn(async move { process(&shared, at, item, &edges).await }.instrument(span));
+                Some(delivery) => {
+                    let item = &delivery.item;
+                    let span = log::item_span(&node.name, &item.key.id.short(), item.payload.document_name());
+                    let (shared, edges, entrance) = (Arc::clone(&shared), edges.clone(), entrance.clone());
+                    let task = async move { process(&shared, at, delivery, &edges, entrance.as_ref()).await };
+                    tasks.spawn(task.instrument(span));
                 }
             },
         }
@@ -64,7 +76,8 @@ pub(super) async fn run_stage(
         progress.in_flight.store(tasks.len(), Ordering::Relaxed);
         flatten(ended)?;
     }
-    progress.queued.store(0, Ordering::Relaxed);
+    progress.in_flight.store(0, Ordering::Relaxed);
+    progress.seen.0.store(0, Ordering::Relaxed);
     Ok(())
 }
 
@@ -77,14 +90,21 @@ fn flatten(ended: Result<Result<(), EngineError>, tokio::task::JoinError>) -> Re
 }
 
 /// Takes one item to its end.
-async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<Item>]) -> Result<(), EngineError> {
+async fn process(
+    shared: &Shared,
+    at: usize,
+    delivery: Delivery,
+    edges: &[mpsc::Sender<Delivery>],
+    entrance: Option<&Entrance>,
+) -> Result<(), EngineError> {
+    let Delivery { item, ticket } = delivery;
     let node = &shared.flow.nodes[at];
     let began = Instant::now();
     metrics::item_taken(&node.name);
     let Some(result) = attempt(shared, at, &item).await else { return Ok(()) };
     let (ending, children) = match result {
         Ok(Outcome::Emit { children, warnings, notes }) => {
-            let children = number(&item.key, &node.fingerprint, children);
+            let children = number(&item.key, &node.identity, children);
             match children.iter().try_for_each(crate::store::fits) {
                 Ok(()) => (Ending::Done(Done { children: children.len() as u32, warnings, notes }), children),
                 Err(error) => {
@@ -96,10 +116,12 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
         Ok(Outcome::Reject(rejection)) => (Ending::Rejected(rejection), Vec::new()),
         Err(StageError { class: ErrorClass::Fatal, label, reason, .. }) => {
             tracing::error!(label, "{reason}");
+            shared.progress.errors.note(ErrorClass::Fatal, &node.name, &label, &reason);
             shared.stop.request(StopReason::Fatal(reason));
             return Ok(());
         }
         Err(StageError { label, reason, attempts, raw, .. }) => {
+            shared.progress.errors.note(ErrorClass::Poison, &node.name, &label, &reason);
             // What the world says of a file is fit for the log; what is said of the model's answers quotes them.
             if matches!(item.payload, Payload::Document(_)) {
                 tracing::warn!(label, "given up: {reason}");
@@ -118,15 +140,32 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
     let consumers = node.consumers.iter().map(|to| shared.flow.key(*to)).collect();
     let below = children.clone();
     let change = Change::Finish { stage: shared.flow.key(at), key: item.key.clone(), ending, children, consumers };
-    let epoch = shared.commit.commit(vec![change]).await?;
+    let progress = &shared.progress.stages[at];
+    let epoch = {
+        let _committing = Counted::in_(&progress.committing);
+        shared.commit.commit(vec![change]).await?
+    };
     let took = began.elapsed();
     metrics::item_ended(&node.name, &ended, took);
-    let progress = &shared.progress.stages[at];
     progress.ended.fetch_add(1, Ordering::Relaxed);
+    progress.children.fetch_add(below.len() as u64, Ordering::Relaxed);
+    progress.children_squared.fetch_add((below.len() * below.len()) as u64, Ordering::Relaxed);
     progress.busy_micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
 
+    let _sending = Counted::in_(&progress.sending);
+    let gate = shared.flow.gate.as_ref();
+    if let (Some(entrance), Some(gate)) = (entrance, gate)
+        && (at == gate.from || below.is_empty())
+    {
+        // What waits for its turn is delivered by the gate. A document may be complete with an item that has no
+        // children, too.
+        entrance.bring(item.key.lineage.root(), &shared.stop).await;
+    }
     for child in below {
         for (edge, to) in edges.iter().zip(&node.consumers) {
+            if gate.is_some_and(|gate| gate.delivers_to(*to)) {
+                continue;
+            }
             // An item done anew makes children that the stages below know already: done, or waiting for the feeder.
             if shared.store.pending_since(&shared.flow.key(*to), &child.key)? != Some(epoch) {
                 continue;
@@ -136,7 +175,7 @@ async fn process(shared: &Shared, at: usize, item: Item, edges: &[mpsc::Sender<I
             tokio::select! {
                 biased;
                 () = shared.stop.wait() => return Ok(()),
-                sent = edge.send(item) => if sent.is_err() {
+                sent = edge.send(Delivery { item, ticket: ticket.clone() }) => if sent.is_err() {
                     // The stage below has ended early, which it does only when the run stops.
                     return Ok(());
                 },
@@ -155,6 +194,7 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
             Err(error) if error.class == ErrorClass::Interrupted => return None,
             Err(error) if error.class == ErrorClass::Transient => {
                 metrics::item_retried(&node.name, &error.label);
+                shared.progress.errors.note(ErrorClass::Transient, &node.name, &error.label, &error.reason);
                 tracing::warn!(label = error.label, "trying again in {wait:?}: {}", error.reason);
                 tokio::select! {
                     () = shared.stop.wait() => return None,
@@ -168,7 +208,7 @@ async fn attempt(shared: &Shared, at: usize, item: &Item) -> Option<Result<Outco
 }
 
 /// Gives children their places and ids, which follow from the parent, the stage and the ordinal alone.
-fn number(
+pub(super) fn number(
     parent: &ItemKey,
     fingerprint: &crate::model::Fingerprint,
     children: Vec<crate::model::Payload>,

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::file::write_whole;
+use crate::model::ledger::{AttemptRecord, LedgerTotals};
 use crate::model::plan::Plan;
 
 use super::{DocumentEntry, ExportError, Exported, WrittenFile};
@@ -27,8 +28,19 @@ pub struct RunFacts {
     pub prompt_tokens: u64,
     /// Completion tokens of those answers.
     pub completion_tokens: u64,
+    /// What each attempt held, used and brought about, and the sums.
+    pub ledger: LedgerFacts,
     /// What else a reader must know, such as that a demo model was used.
     pub remarks: Vec<String>,
+}
+
+/// The ledger in the manifest.
+#[derive(Clone, Debug, Serialize)]
+pub struct LedgerFacts {
+    /// Sums over all attempts.
+    pub totals: LedgerTotals,
+    /// The attempts, the oldest first.
+    pub attempts: Vec<AttemptRecord>,
 }
 
 #[derive(Serialize)]

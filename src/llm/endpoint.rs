@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub(super) limits: Limits,
     pub(super) breaker: Breaker,
     pub(super) outstanding: AtomicUsize,
+    /// Requests that hold a slot and wait for a rate limit, or until the server wants to be asked again.
+    pub(super) limited: AtomicUsize,
     /// Finds the best number of slots, if it is not fixed.
     pub(super) controller: Option<Mutex<Controller>>,
     /// Until when the server asked to be left alone.
@@ -32,7 +34,7 @@ pub struct Endpoint {
 }
 
 /// How a server stands.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct EndpointStatus {
     /// Its address.
     pub url: String,
@@ -42,6 +44,9 @@ pub struct EndpointStatus {
     pub limit: u64,
     /// Requests that wait for one of its slots.
     pub waiting: u64,
+    /// Of the slots in use: requests that wait for a rate limit, or until the server wants to be asked again.
+    #[serde(default)]
+    pub limited: u64,
     /// For how many seconds it has been out; `None` if it is well.
     pub out_seconds: Option<f64>,
     /// Why it is out.
@@ -63,6 +68,7 @@ impl Endpoint {
             limits,
             breaker: Breaker::new(threshold),
             outstanding: AtomicUsize::new(0),
+            limited: AtomicUsize::new(0),
             controller: None,
             paused_until: Mutex::new(None),
         }
@@ -149,6 +155,7 @@ impl Endpoint {
             in_flight: in_flight as u64,
             limit: limit as u64,
             waiting: self.slots.waiting() as u64,
+            limited: self.limited.load(Ordering::Relaxed) as u64,
             out_seconds: outage.as_ref().map(|(out, _)| out.as_secs_f64()),
             reason: outage.map(|(_, reason)| reason),
             silent_seconds: self.breaker.silent_for().map(|silent| silent.as_secs_f64()),

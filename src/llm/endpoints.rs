@@ -210,11 +210,13 @@ impl Endpoints {
             () = self.stop.cancelled() => return Some(Err(LlmError::Interrupted)),
             slot = endpoint.slots.acquire(request.priority) => slot,
         };
+        let limited = Outstanding::begin(&endpoint.limited);
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return Some(Err(LlmError::Interrupted)),
             () = async { endpoint.unpaused().await; endpoint.limits.admit(estimate).await } => {}
         }
+        drop(limited);
         if endpoint.breaker.is_open() {
             return None;
         }

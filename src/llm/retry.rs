@@ -12,8 +12,9 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::model::LlmError;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
+use crate::model::{ErrorClass, LlmError};
+use crate::telemetry::errors::ErrorLog;
 use crate::telemetry::metrics;
 
 /// The label of a failure (status 500, or an answer that is none) that a server gave to this request while it answered
@@ -43,20 +44,24 @@ pub struct Retried<C> {
     give_up: GiveUp,
     /// Ends all waits when a server is back.
     recovered: Arc<Notify>,
+    /// Where failed calls are noted.
+    errors: Arc<ErrorLog>,
     /// Since when nothing has been answered; `None` while all is well.
     silent_since: Mutex<Option<Instant>>,
 }
 
 impl<C> Retried<C> {
     /// Tries `inner` again by `policy` until `stop` is set; whoever waits when `recovered` is notified tries at once.
+    /// Failed calls are noted in `errors`.
     pub fn new(
         inner: C,
         policy: RetryPolicy,
         stop: CancellationToken,
         give_up: GiveUp,
         recovered: Arc<Notify>,
+        errors: Arc<ErrorLog>,
     ) -> Self {
-        Self { inner, policy, stop, give_up, recovered, silent_since: Mutex::new(None) }
+        Self { inner, policy, stop, give_up, recovered, errors, silent_since: Mutex::new(None) }
     }
 
     /// Notes a failed call; returns how long nothing has been answered.
@@ -105,6 +110,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                         return Err(LlmError::Refused { label: label.clone(), message });
                     }
                     Err(LlmError::Unavailable { label, message, retry_after }) => {
+                        self.errors.note(ErrorClass::Transient, "model", &label, &message);
                         broken += u32::from(label == FAILS_WHILE_WELL);
                         (label, message, retry_after)
                     }
@@ -172,7 +178,7 @@ mod tests {
         let tell = Arc::clone(&told);
         let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));
         let inner = Flaky { failures, seen: AtomicU32::new(0) };
-        (Retried::new(inner, policy, CancellationToken::new(), give_up, Arc::default()), told)
+        (Retried::new(inner, policy, CancellationToken::new(), give_up, Arc::default(), Arc::default()), told)
     }
 
     #[tokio::test]

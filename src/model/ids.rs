@@ -126,6 +126,14 @@ impl StageKey {
     pub fn hex(&self) -> String {
         to_hex(&self.0)
     }
+
+    /// Reads 32 hexadecimal digits; `None` for anything else.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let whole = (text.len() == 32).then(|| from_hex(&text.repeat(2))).flatten()?;
+        let mut key = [0; 16];
+        key.copy_from_slice(&whole[..16]);
+        Some(Self(key))
+    }
 }
 
 impl fmt::Debug for StageKey {
@@ -240,6 +248,9 @@ mod tests {
         let id = ItemId([0xab; 32]);
         assert_eq!(ItemId::from_hex(&id.hex()), Some(id));
         assert_eq!(ItemId::from_hex("zz"), None);
+        let key = StageKey([7; 16]);
+        assert_eq!(StageKey::from_hex(&key.hex()), Some(key));
+        assert_eq!((StageKey::from_hex("07"), StageKey::from_hex(&"é".repeat(16))), (None, None));
         assert_eq!(ItemId::from_hex(&"é".repeat(32)), None);
     }
 }

@@ -4,13 +4,16 @@
 pub mod error;
 pub mod graph;
 pub mod ids;
+pub mod ledger;
 pub mod llm;
 pub mod params;
 pub mod payload;
 pub mod plan;
+pub mod projection;
 pub mod record;
 pub mod stage;
 pub mod store;
+pub mod target;
 pub mod text;
 
 pub use error::{ErrorClass, LlmError, StageError, StoreError};

@@ -47,6 +47,9 @@ pub struct PlanNode {
     pub emits: PayloadKind,
     /// What determines its results, in hexadecimal.
     pub fingerprint: String,
+    /// What the ids of its children follow from, in hexadecimal; `None`: its fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Indices of the stages that feed it.
     pub inputs: Vec<usize>,
     /// Whether the source feeds it.
@@ -65,6 +68,12 @@ impl Plan {
     pub fn fingerprint(&self, node: usize) -> Fingerprint {
         // A plan is written by this program alone and is checksummed with its record.
         Fingerprint::from_hex(&self.nodes[node].fingerprint).unwrap_or(Fingerprint([0; 32]))
+    }
+
+    /// What the ids of a node's outputs follow from.
+    pub fn identity(&self, node: usize) -> Fingerprint {
+        let own = self.nodes[node].identity.as_deref().and_then(Fingerprint::from_hex);
+        own.unwrap_or_else(|| self.fingerprint(node))
     }
 
     /// Nodes that feed nothing: where the results are.

@@ -8,6 +8,7 @@ use super::error::StageError;
 use super::ids::ItemId;
 use super::payload::{Payload, PayloadKind};
 use super::record::{ItemKey, Rejection};
+use super::target::Target;
 
 /// An item in the hands of a stage.
 #[derive(Clone, Debug)]
@@ -63,6 +64,16 @@ pub trait Stage: Send + Sync {
     /// All that determines its results besides its input and its code: parameters, prompts, model. Two stages with
     /// equal determinants give equal results. What only determines speed does not belong here.
     fn determinants(&self) -> String;
+
+    /// The most children that it makes of one item; `None` if there is no such bound.
+    fn most_children(&self) -> Option<u32> {
+        None
+    }
+
+    /// How many of its items are wanted of each document, if it is the stage that says so.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// Processes one item.
     fn process<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<Outcome, StageError>>;

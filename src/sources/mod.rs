@@ -48,6 +48,11 @@ impl Shard {
         (index < count).then_some(Self { index, count })
     }
 
+    /// Among how many the corpus is divided.
+    pub fn count(self) -> u32 {
+        self.count
+    }
+
     /// Whether a document with this content hash belongs to the share.
     pub fn holds(self, hash: &crate::model::DocumentHash) -> bool {
         let mut head = [0; 8];

@@ -199,6 +199,10 @@ impl Stage for GenerateStage {
         )
     }
 
+    fn most_children(&self) -> Option<u32> {
+        Some(self.params.questions_per_chunk)
+    }
+
     fn process<'a>(&'a self, item: &'a Item) -> BoxFuture<'a, Result<Outcome, StageError>> {
         Box::pin(self.generate(item))
     }

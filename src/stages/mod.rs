@@ -15,6 +15,7 @@ pub mod extract;
 pub mod generate;
 pub mod prompt;
 pub mod score;
+pub mod target;
 pub mod validate;
 
 /// What the stages of one run share.
@@ -33,12 +34,13 @@ pub struct StageContext {
 }
 
 /// The kinds of stages that a pipeline may name, with what each takes and gives.
-pub const KINDS: [(&str, PayloadKind, PayloadKind); 5] = [
+pub const KINDS: [(&str, PayloadKind, PayloadKind); 6] = [
     ("extract", PayloadKind::Document, PayloadKind::Pages),
     ("chunk", PayloadKind::Pages, PayloadKind::Chunk),
     ("generate", PayloadKind::Chunk, PayloadKind::Pair),
     ("validate", PayloadKind::Pair, PayloadKind::Verdict),
     ("score", PayloadKind::Verdict, PayloadKind::Score),
+    ("target", PayloadKind::Score, PayloadKind::Score),
 ];
 
 /// A stage's parameters, read and checked.
@@ -54,6 +56,8 @@ pub enum StageParams {
     Validate(Box<validate::ValidateParams>),
     /// Of a score stage.
     Score(Box<score::ScoreParams>),
+    /// Of a target stage.
+    Target(target::TargetParams),
 }
 
 impl StageParams {
@@ -65,6 +69,7 @@ impl StageParams {
             "generate" => Self::Generate(Box::new(generate::GenerateParams::read(reader))),
             "validate" => Self::Validate(Box::new(validate::ValidateParams::read(reader))),
             "score" => Self::Score(Box::new(score::ScoreParams::read(reader))),
+            "target" => Self::Target(target::TargetParams::read(reader)),
             _ => return None,
         })
     }
@@ -80,6 +85,7 @@ impl StageParams {
             Self::Generate(params) => Arc::new(generate::GenerateStage::new((**params).clone(), context)),
             Self::Validate(params) => Arc::new(validate::ValidateStage::new((**params).clone(), context)),
             Self::Score(params) => Arc::new(score::ScoreStage::new((**params).clone(), context)),
+            Self::Target(params) => Arc::new(target::TargetStage::new(*params)),
         })
     }
 
@@ -91,6 +97,7 @@ impl StageParams {
             Self::Generate(params) => format!("{params:?}"),
             Self::Validate(params) => format!("{params:?}"),
             Self::Score(params) => format!("{params:?}"),
+            Self::Target(params) => format!("{params:?}"),
         }
     }
 

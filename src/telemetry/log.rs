@@ -1,8 +1,10 @@
 //! The log: readable on a terminal, one JSON object a line in jobs. It goes to standard error; results have standard
 //! output for themselves.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 
+use indicatif::MultiProgress;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -13,6 +15,31 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// The progress display that lines of the log must not run into.
+static DISPLAY: Mutex<Option<MultiProgress>> = Mutex::new(None);
+
+/// From now on the log's lines go above this display; `None`: there is none any more.
+pub fn above(display: Option<MultiProgress>) {
+    *DISPLAY.lock().unwrap_or_else(PoisonError::into_inner) = display;
+}
+
+/// Standard error, around the display if there is one.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let display = DISPLAY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match display {
+            Some(display) => display.suspend(|| std::io::stderr().write(line)),
+            None => std::io::stderr().write(line),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// The span of one item in one stage: whatever is said about it carries its stage, id and document.
@@ -27,7 +54,7 @@ pub fn start(format: LogFormat, verbose: bool) {
     let filter = EnvFilter::try_from_env("QAFLOW_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Lines)
         .with_span_events(FmtSpan::NONE)
         // A log that nobody reads any more, as after `2>&1 | head`, must not end the run.
         .log_internal_errors(false)

@@ -172,6 +172,11 @@ pub fn disk(free: u64, total: u64) {
     gauge!(c::DISK_TOTAL.name).set(total as f64);
 }
 
+/// A stage's item was ended without being processed, by what became of others.
+pub fn item_decided(stage: &str, outcome: &'static str) {
+    counter!(c::ITEMS.name, "stage" => stage.to_owned(), "outcome" => outcome).increment(1);
+}
+
 /// What the state takes on disk, in bytes.
 pub fn state_bytes(bytes: u64) {
     gauge!(c::STATE_BYTES.name).set(bytes as f64);
@@ -280,4 +285,58 @@ mod tests {
         assert_eq!((bounded("t2", "v0").as_str(), bounded("t2", "v199").as_str()), ("v0", "other"));
         assert_eq!(bounded("t3", "v199"), "v199", "each label has values of its own");
     }
+}
+
+// GPUs, the process, and the budget of GPU time.
+
+/// How many GPUs the attempt holds.
+pub fn gpu_held(count: usize) {
+    gauge!("qaflow_gpu_held").set(count as f64);
+}
+
+/// Sets a level of the GPU with a UUID.
+type SetLevel = fn(&str, f64);
+
+/// The levels of a GPU: utilisation (0 to 1), memory in use (bytes), power (watts), temperature (degrees Celsius).
+pub const GPU_LEVELS: [SetLevel; 4] = [
+    |gpu, value| gauge!("qaflow_gpu_utilization_ratio", "gpu" => gpu.to_owned()).set(value),
+    |gpu, value| gauge!("qaflow_gpu_memory_used_bytes", "gpu" => gpu.to_owned()).set(value),
+    |gpu, value| gauge!("qaflow_gpu_power_watts", "gpu" => gpu.to_owned()).set(value),
+    |gpu, value| gauge!("qaflow_gpu_temperature_celsius", "gpu" => gpu.to_owned()).set(value),
+];
+
+/// The memory of a GPU, in bytes.
+pub fn gpu_memory_total(uuid: &str, bytes: f64) {
+    gauge!("qaflow_gpu_memory_total_bytes", "gpu" => uuid.to_owned()).set(bytes);
+}
+
+/// Energy that a GPU used in this attempt, in joules.
+pub fn gpu_energy(uuid: &str, joules: f64) {
+    counter!("qaflow_gpu_energy_joules_total", "gpu" => uuid.to_owned()).absolute(joules.max(0.0) as u64);
+}
+
+/// GPU-seconds over all attempts of the run.
+pub fn gpu_seconds(total: f64) {
+    counter!("qaflow_gpu_seconds_total").absolute(total.max(0.0) as u64);
+}
+
+/// What this process uses.
+pub fn process(now: &super::process::ProcessUse) {
+    gauge!("qaflow_process_memory_bytes").set(now.memory_bytes as f64);
+    gauge!("qaflow_process_memory_peak_bytes").set(now.memory_peak_bytes as f64);
+    counter!("qaflow_process_cpu_seconds_total").absolute(now.cpu_seconds as u64);
+}
+
+/// The budget and what is used of it, in GPU-hours.
+pub fn budget(gpu_hours: f64, used: f64, state: u8) {
+    gauge!("qaflow_budget_gpu_hours").set(gpu_hours);
+    gauge!("qaflow_budget_used_gpu_hours").set(used);
+    gauge!("qaflow_budget_state").set(f64::from(state));
+}
+
+/// What the run will have used when it is done, in GPU-hours.
+pub fn budget_projection(low: f64, expected: f64, high: f64) {
+    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "low").set(low);
+    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "expected").set(expected);
+    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "high").set(high);
 }

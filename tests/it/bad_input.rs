@@ -150,7 +150,7 @@ fn a_second_process_on_a_state_is_refused_by_name() {
     // Looking needs no lease.
     let status = output(&mut qaflow(&place.path(""), &["status", "--state", "state"]));
     let shown = String::from_utf8_lossy(&status.stdout).into_owned();
-    assert!(shown.contains("running on"), "{shown}");
+    assert!(shown.contains(": running, "), "{shown}");
     first.kill().unwrap();
     first.wait().unwrap();
     // One that was killed is succeeded at once.

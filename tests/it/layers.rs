@@ -71,6 +71,7 @@ fn crates_that_are_pinned_are_used_in_one_file_each() {
         ("backoff", "llm/retry.rs"),
         ("marked_yaml", "config/yaml.rs"),
         ("unpdf", "stages/extract/pdf/"),
+        ("nvml_wrapper", "telemetry/gpu/nvml.rs"),
     ] {
         for file in &files {
             let text = std::fs::read_to_string(file).unwrap();
