@@ -1,6 +1,7 @@
 //! The dashboards and rules in `grafana/` fit Grafana, Prometheus and the metrics of the code.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use qaflow::telemetry::catalogue::{CATALOGUE, Kind};
@@ -224,7 +225,7 @@ fn the_guide_lists_every_metric_as_it_is() {
         };
         let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let labels = if labels.is_empty() { String::new() } else { format!("{} ", labels.join(", ")) };
-        rows.push_str(&format!("| `{}` | {kind} | {labels}| {} |\n", metric.name, metric.help));
+        let _ = writeln!(rows, "| `{}` | {kind} | {labels}| {} |", metric.name, metric.help);
     }
     assert!(text.contains(&rows), "docs/operator.md must hold these rows:\n{rows}");
 }

@@ -194,7 +194,7 @@ fn sides(expression: &str) -> Vec<String> {
         .split(" and on (run_id, state, shard) ")
         .map(|part| {
             let end = [" == ", " > ", " < "].iter().filter_map(|comparison| part.rfind(comparison)).max();
-            part[..end.expect("an alert compares")].to_owned()
+            part[..end.unwrap()].to_owned()
         })
         .collect()
 }
@@ -350,6 +350,10 @@ fn cpu_seconds(child: &Child) -> f64 {
     (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
 }
 
+/// The length of a turn, and the scrapes a second of each.
+const TURN: Duration = Duration::from_secs(3);
+const RATES: [u32; 3] = [0, 1, 50];
+
 #[test]
 #[ignore = "a measurement of minutes; make test-prometheus"]
 fn scraping_costs_less_than_a_hundredth() {
@@ -385,16 +389,14 @@ fn scraping_costs_less_than_a_hundredth() {
         }
         Some([cpu_seconds(&child) - cpu, items() - done, began.elapsed().as_secs_f64()])
     };
-    const TURN: Duration = Duration::from_secs(3);
-    const RATES: [u32; 3] = [0, 1, 50];
     let mut sums = [[0.0; 3]; 3];
     for _ in 0..8 {
         for (rate, sum) in RATES.iter().zip(&mut sums) {
-            let part = turn(*rate).expect("the run goes on for as long as it is measured");
+            let part = turn(*rate).unwrap();
             sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
         }
     }
-    let page = http(port, "GET", "/metrics", "").expect("the corpus outlasts the measurement");
+    let page = http(port, "GET", "/metrics", "").unwrap();
     let _ = child.kill();
     let _ = child.wait();
     let cost = |[cpu, done, _]: [f64; 3]| cpu / done;

@@ -1,5 +1,6 @@
 //! Logs hold neither secrets nor text of documents; metrics are announced while a run works and handed over at its end.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -17,12 +18,13 @@ fn marked(place: &Place) {
     std::fs::create_dir_all(&folder).unwrap();
     let mut text = format!("# Rules of the {MARKER} program\n\n");
     for n in 0..60 {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "The {MARKER} applicant must report change number {n} to the {MARKER} county office within {} calendar \
              days.{}",
             n + 5,
             if n % 4 == 3 { "\n\n" } else { " " }
-        ));
+        );
     }
     std::fs::write(folder.join("marked.md"), text).unwrap();
     // A document that is given up as it is read.
