@@ -5,21 +5,26 @@
 //! and, after damage, `damaged-<n>/` with what was set aside.
 
 mod audit;
+mod block;
 mod changes;
 pub mod codec;
+mod compaction;
 mod files;
 pub mod fit;
 mod guard;
 pub mod identity;
 mod keys;
 pub mod lease;
+mod log;
 pub mod memory;
 mod opening;
 mod precaution;
 mod process;
 mod rebuild;
 mod records;
+mod scan;
 mod sled;
+mod table;
 pub mod texts;
 mod watermark;
 

@@ -286,9 +286,9 @@ fn a_state_that_is_not_there_is_only_made_if_asked() {
 
 /// Replaces a record's bytes behind the store's back.
 fn put_raw(store: &SledStore, key: &[u8], change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
-    let old = store.database.get(key).unwrap().unwrap();
+    let old = store.table.get(key).unwrap().unwrap();
     let writes = Writes::from([(key.to_vec(), Some(Value::from(change(old.to_vec()))))]);
-    store.database.apply(&writes).unwrap();
+    store.table.apply(&writes).unwrap();
 }
 
 /// Flips the last byte of a record.
@@ -358,7 +358,7 @@ fn unreadable_answers_are_set_aside_and_counted_anew() {
     let aside = store.set_aside_damaged().unwrap();
     assert_eq!(aside.iter().map(|d| d.kind).collect::<Vec<_>>(), ["journal"]);
     assert_eq!(store.answer(&request).unwrap(), None);
-    assert!(store.database.get(&keys::set_aside(&raw_key)).unwrap().is_some(), "its bytes are kept");
+    assert!(store.table.get(&keys::set_aside(&raw_key)).unwrap().is_some(), "its bytes are kept");
     assert_eq!(store.model_counts().unwrap().calls, u64::from(ITEMS) - 21);
     assert_eq!(store.audit().unwrap().recounted_model, store.model_counts().unwrap());
     store.commit(&[answer(5, "again", 3)]).unwrap();
@@ -372,7 +372,7 @@ fn a_long_answer_without_one_of_its_parts_is_damaged() {
     store.commit(&[answer(1, &"x".repeat(150_000), 1)]).unwrap();
     let request = RequestKey([1; 32]);
     let writes = Writes::from([(keys::journal_part(&request, 2), None)]);
-    store.database.apply(&writes).unwrap();
+    store.table.apply(&writes).unwrap();
     let error = store.answer(&request).unwrap_err().to_string();
     assert!(error.contains("part 2 of 3 is missing"), "{error}");
     store.commit(&[answer(1, "shorter", 1)]).unwrap();
