@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::engine::Engine;
 use super::{EmbeddedModel, MODEL_NAME, angles, sentences, words};
-use crate::model::ItemId;
+use crate::model::{DocumentHash, ItemId};
 use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Task};
 
 /// An invented policy.
@@ -51,6 +51,7 @@ fn request(task: Task) -> CompletionRequest {
         dialect: "".into(),
         scope: ItemId([1; 32]),
         affinity: ItemId([1; 32]),
+        document: DocumentHash([2; 32]),
         priority: 0,
     }
 }

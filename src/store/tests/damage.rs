@@ -265,7 +265,22 @@ fn a_newer_format_is_refused() {
     });
     drop(store);
     // Closing wrote the identity of this version, so it is the database that says so.
-    assert!(matches!(try_open(dir.path()), Err(StoreError::Newer { found: 2, known: 1, .. })));
+    let error = try_open(dir.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found, known: FORMAT, .. } if found == FORMAT + 1), "{error}");
+}
+
+#[test]
+fn an_older_format_is_refused_with_the_way_out() {
+    let dir = sample();
+    let store = open(dir.path());
+    put_raw(&store, keys::STORE, |_| {
+        codec::encode(keys::STORE, &StateV1 { format: 1, id: store.id, epoch: 113 }).unwrap()
+    });
+    drop(store);
+    let before = bytes_of(&dir.path().join("db"));
+    let error = try_open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("has format 1") && error.contains("another state folder (`--state`)"), "{error}");
+    assert!(bytes_of(&dir.path().join("db")) == before, "the refused opening changed something");
 }
 
 #[test]
@@ -433,18 +448,23 @@ fn what_can_be_read_of_a_database_with_a_broken_page_is_saved() {
     let sample = tempfile::tempdir().unwrap();
     let store = open(sample.path());
     // Enough for several of sled's segments: in the newest, a flip is noticed at opening.
-    let name = "n".repeat(1000);
+    let mut random = fastrand::Rng::with_seed(5);
     let all: Vec<Change> = (0..800_u32)
         .map(|n| (key((n % 7) as u8, &[n], 1), vec![FIRST]))
-        .map(|(key, consumers)| Change::Admit { producer: SOURCE, consumers, item: item(&key, &name) })
+        .map(|(key, consumers)| {
+            let name: String = std::iter::repeat_with(|| random.alphanumeric()).take(3000).collect();
+            Change::Admit { producer: SOURCE, consumers, item: item(&key, &name) }
+        })
         .collect();
-    for batch in all.chunks(20) {
+    for (n, batch) in all.chunks(20).enumerate() {
         store.commit(batch).unwrap();
+        if n % 10 == 9 {
+            store.table.compact().unwrap();
+        }
     }
     drop(store);
     drop(open(sample.path()));
     let places = used(&sample.path().join("db/db"));
-    let mut random = fastrand::Rng::with_seed(11);
     let mut saved = 0;
     for _ in 0..200 {
         let dir = copy(&sample);
