@@ -51,7 +51,7 @@ pub struct StateOptions {
 
 impl Default for StateOptions {
     fn default() -> Self {
-        Self { cache_mb: 64, lease: Duration::from_secs(60), create: false, accept_loss: false }
+        Self { cache_mb: 16, lease: Duration::from_secs(60), create: false, accept_loss: false }
     }
 }
 

@@ -4,11 +4,7 @@
 //! value`; a removed record has the length 2³²−1 and no value. A block is `length of its last key (2) | last key |
 //! encoding (1: 0 plain, 1 deflate) | length of the list (4) | list`, behind the header of `codec.rs`.
 
-use std::io::{Read as _, Write as _};
-
-use flate2::Compression;
-use flate2::read::DeflateDecoder;
-use flate2::write::DeflateEncoder;
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::codec::{self, Kind, MAX_RECORD};
 use super::keys;
@@ -104,9 +100,10 @@ impl Block {
         let list = match encoding {
             PLAIN => payload.to_vec(),
             DEFLATE => {
+                // It takes no more room than the vector has.
                 let mut list = Vec::with_capacity(len);
-                DeflateDecoder::new(payload).take(MAX_LIST as u64).read_to_end(&mut list).ok()?;
-                list
+                let status = Decompress::new(false).decompress_vec(payload, &mut list, FlushDecompress::Finish).ok()?;
+                (status == Status::StreamEnd).then_some(list)?
             }
             _ => return None,
         };
@@ -176,36 +173,43 @@ fn extent_of(mut payload: &[u8]) -> Option<Extent<'_>> {
     Some(Extent { last, bytes })
 }
 
-/// Makes a block of records that are in order; gives its database key and its bytes. `None` for no records.
-pub(super) fn encode(records: &[(Vec<u8>, Value)]) -> Option<(Vec<u8>, Value)> {
-    let ((first, _), (last, _)) = (records.first()?, records.last()?);
-    let mut list = Vec::new();
-    for (key, value) in records {
-        push(&mut list, key, Some(value));
+/// Makes blocks. Its buffers, some hundred kilobytes, are used again for every block.
+pub(super) struct Encoder {
+    compress: Compress,
+    list: Vec<u8>,
+}
+
+impl Encoder {
+    pub(super) fn new() -> Self {
+        Self { compress: Compress::new(Compression::fast(), false), list: Vec::new() }
     }
-    let mut payload = Vec::with_capacity(list.len() / 2);
-    payload.extend_from_slice(&(last.len() as u16).to_le_bytes());
-    payload.extend_from_slice(last);
-    let head = payload.len();
-    payload.push(DEFLATE);
-    payload.extend_from_slice(&(list.len() as u32).to_le_bytes());
-    // Writing to memory does not fail; if it did, the list would be kept as it is.
-    let mut encoder = DeflateEncoder::new(payload, Compression::fast());
-    let deflated = encoder.write_all(&list).and_then(|()| encoder.finish());
-    let payload = match deflated {
-        Ok(payload) if payload.len() < head + 5 + list.len() => payload,
-        _ => {
-            let mut payload = (last.len() as u16).to_le_bytes().to_vec();
-            payload.extend_from_slice(last);
-            payload.push(PLAIN);
-            payload.extend_from_slice(&(list.len() as u32).to_le_bytes());
-            payload.extend_from_slice(&list);
-            payload
+
+    /// Makes a block of records that are in order; gives its database key and its bytes. `None` for no records.
+    pub(super) fn encode(&mut self, records: &[(Vec<u8>, Value)]) -> Option<(Vec<u8>, Value)> {
+        let ((first, _), (last, _)) = (records.first()?, records.last()?);
+        self.list.clear();
+        for (key, value) in records {
+            push(&mut self.list, key, Some(value));
         }
-    };
-    let key = keys::block(first);
-    let bytes = codec::seal(&key, Kind::Block, &payload);
-    Some((key, Value::from(bytes)))
+        let mut payload = Vec::with_capacity(last.len() + 7 + self.list.len());
+        payload.extend_from_slice(&(last.len() as u16).to_le_bytes());
+        payload.extend_from_slice(last);
+        let head = payload.len();
+        payload.push(DEFLATE);
+        payload.extend_from_slice(&(self.list.len() as u32).to_le_bytes());
+        self.compress.reset();
+        // It takes no more room than the vector has: what does not get smaller is kept as it is.
+        let deflated = self.compress.compress_vec(&self.list, &mut payload, FlushCompress::Finish);
+        if !matches!(deflated, Ok(Status::StreamEnd)) {
+            payload.truncate(head);
+            payload.push(PLAIN);
+            payload.extend_from_slice(&(self.list.len() as u32).to_le_bytes());
+            payload.extend_from_slice(&self.list);
+        }
+        let key = keys::block(first);
+        let bytes = codec::seal(&key, Kind::Block, &payload);
+        Some((key, Value::from(bytes)))
+    }
 }
 
 #[cfg(test)]
@@ -222,7 +226,7 @@ mod tests {
             other in vec(any::<u8>(), 0..40),
         ) {
             let list: Vec<_> = records.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
-            let (key, bytes) = encode(&list).unwrap();
+            let (key, bytes) = Encoder::new().encode(&list).unwrap();
             let extent = extent(&key, &bytes).unwrap();
             prop_assert_eq!(Some(extent.last), records.keys().next_back().map(Vec::as_slice));
             let block = Block::read(&key, &bytes).unwrap();
@@ -246,7 +250,7 @@ mod tests {
     #[test]
     fn every_altered_byte_is_refused() {
         let list: Vec<_> = (0..20_u8).map(|n| (vec![n], Value::from(vec![n; 30]))).collect();
-        let (key, good) = encode(&list).unwrap();
+        let (key, good) = Encoder::new().encode(&list).unwrap();
         assert!(good.len() < 400, "{} bytes", good.len());
         for at in 0..good.len() {
             let mut bad = good.to_vec();
@@ -260,7 +264,7 @@ mod tests {
     fn what_does_not_compress_is_kept_plain() {
         let mut random = fastrand::Rng::with_seed(1);
         let value: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(60_000).collect();
-        let (key, bytes) = encode(&[(b"o/x".to_vec(), Value::from(value.clone()))]).unwrap();
+        let (key, bytes) = Encoder::new().encode(&[(b"o/x".to_vec(), Value::from(value.clone()))]).unwrap();
         assert!(bytes.len() < 60_100);
         assert_eq!(Block::read(&key, &bytes).unwrap().get(b"o/x"), Some(&value[..]));
     }

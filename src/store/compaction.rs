@@ -1,6 +1,6 @@
 //! Compaction: the changes in the memtable are merged into the blocks that they touch.
 
-use super::block::{self, Block};
+use super::block::{self, Block, Encoder};
 use super::keys;
 use super::sled::{Value, Writes};
 use super::table::{Memtable, Table};
@@ -18,6 +18,7 @@ type Records = Vec<(Vec<u8>, Value)>;
 /// # Errors
 /// [`StoreError::Damaged`] if a block that the changes touch cannot be read; a fault of the disk.
 pub(super) fn blocks(table: &Table, memtable: &Memtable, raw: &mut Writes) -> Result<(), StoreError> {
+    let mut encoder = Encoder::new();
     let mut changes = memtable.records.iter().peekable();
     while let Some((first, _)) = changes.peek() {
         let first = first.as_slice();
@@ -46,7 +47,7 @@ pub(super) fn blocks(table: &Table, memtable: &Memtable, raw: &mut Writes) -> Re
             None => run.into_iter().filter_map(|(key, value)| Some((key.clone(), value.clone()?))).collect(),
         };
         for records in even(&records) {
-            if let Some((key, value)) = block::encode(records) {
+            if let Some((key, value)) = encoder.encode(records) {
                 raw.insert(key, Some(value));
             }
         }

@@ -40,7 +40,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true, accept_loss: false }
+        Self { cache_bytes: 16 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true, accept_loss: false }
     }
 }
 
