@@ -30,13 +30,15 @@ const OVERHEAD: usize = 96;
 /// How many blocks that were read last are kept decoded: neighbouring records are read one after the other.
 const DECODED: usize = 32;
 
-/// Records of a block that was read, or of none.
+/// A block as it lies in the database, and read.
 type Decoded = (Value, Arc<Block>);
 
 /// The records of a state.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) database: Database,
+    /// Whether changes are taken although they cannot be made blocks, since one of those cannot be read: for a repair.
+    tolerant: bool,
     /// Held by whoever writes.
     log: Mutex<Log>,
     memtable: RwLock<Memtable>,
@@ -77,19 +79,25 @@ impl Table {
         if let (Some(fault), false) = (replay.faults.first(), accept_loss) {
             return Err(fault.clone());
         }
+        let mut log = replay.log;
+        if !replay.faults.is_empty() {
+            // Without what cannot be read, so that it is there no more.
+            let mut raw = Writes::new();
+            let records = replay.records.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+            log = log.clear(&mut raw)?.append(records, &mut raw)?;
+            database.apply(&raw)?;
+        }
         let mut memtable = Memtable::default();
         for (key, value) in replay.records {
             memtable.insert(key, value);
         }
         let table = Self {
             database,
-            log: Mutex::new(replay.log),
+            tolerant: accept_loss,
+            log: Mutex::new(log),
             memtable: RwLock::new(memtable),
             decoded: Mutex::default(),
         };
-        if !replay.faults.is_empty() {
-            table.compact()?;
-        }
         Ok((table, replay.faults))
     }
 
@@ -115,11 +123,15 @@ impl Table {
         Scan::new(self, lower, upper)
     }
 
-    /// Applies all writes or none, and returns once they are on disk. After an error no more writes are taken.
+    /// Applies all writes or none, and returns once they are on disk; makes blocks of earlier ones first, if there are
+    /// enough. After an error no more writes are taken.
     pub(super) fn apply(&self, writes: &Writes) -> Result<(), StoreError> {
         let mut log = self.log();
         if self.memtable().bytes >= MEMTABLE_BYTES || log.places() >= LOG_PLACES {
-            self.compact_into(&mut log)?;
+            match self.compact_into(&mut log) {
+                Err(StoreError::Damaged { .. }) if self.tolerant => {}
+                compacted => compacted?,
+            }
         }
         let (inner, outer): (Vec<_>, Vec<_>) = writes.iter().partition(|(key, _)| keys::in_blocks(key));
         let mut raw: Writes = outer.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
