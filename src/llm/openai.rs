@@ -318,8 +318,8 @@ pub(crate) mod tests_support {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{DocumentHash, ItemId};
     use crate::model::llm::{Message, Role, Task};
+    use crate::model::{DocumentHash, ItemId};
 
     pub(crate) fn request() -> CompletionRequest {
         CompletionRequest {

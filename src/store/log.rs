@@ -92,8 +92,8 @@ pub(super) struct Replay {
 /// One part of a batch.
 struct Part {
     batch: u64,
-    part: u32,
-    parts: u32,
+    number: u32,
+    of: u32,
     list: Vec<u8>,
 }
 
@@ -124,11 +124,9 @@ pub(super) fn replay(database: &Database) -> Result<Replay, StoreError> {
                 parts.push(part);
             }
             Ok(None) if !known => break,
-            Ok(None) => replay.faults.push(codec::damaged(
-                Kind::LogPart,
-                &keys::log_place(place),
-                "it is missing".into(),
-            )),
+            Ok(None) => {
+                replay.faults.push(codec::damaged(Kind::LogPart, &keys::log_place(place), "it is missing".into()));
+            }
             Err(error @ StoreError::Damaged { .. }) => replay.faults.push(error),
             Err(other) => return Err(other),
         }
@@ -136,7 +134,7 @@ pub(super) fn replay(database: &Database) -> Result<Replay, StoreError> {
     let newest = parts.iter().map(|part| part.batch).max().unwrap_or(0);
     replay.log = head.map_or(Log { last: newest, places: 0 }, |head| Log { last: head.last, places: head.places });
     for batch in parts.chunk_by(|a, b| a.batch == b.batch) {
-        let whole = batch.len() == batch[0].parts as usize && (0..).zip(batch).all(|(n, part)| part.part == n);
+        let whole = batch.len() == batch[0].of as usize && (0..).zip(batch).all(|(n, part)| part.number == n);
         if whole {
             for (key, value) in batch.iter().flat_map(|part| List(&part.list)).flatten() {
                 replay.records.insert(key.to_vec(), value.map(Value::from));
@@ -159,8 +157,8 @@ fn part(database: &Database, place: u32) -> Result<Option<Part>, StoreError> {
 
 fn parse(mut payload: &[u8]) -> Option<Part> {
     let batch = u64::from_le_bytes(*payload.split_off(..8)?.first_chunk()?);
-    let part = u32::from_le_bytes(*payload.split_off(..4)?.first_chunk()?);
-    let parts = u32::from_le_bytes(*payload.split_off(..4)?.first_chunk()?);
+    let number = u32::from_le_bytes(*payload.split_off(..4)?.first_chunk()?);
+    let of = u32::from_le_bytes(*payload.split_off(..4)?.first_chunk()?);
     let readable = List(payload).all(|record| record.is_some());
-    readable.then(|| Part { batch, part, parts, list: payload.to_vec() })
+    readable.then(|| Part { batch, number, of, list: payload.to_vec() })
 }

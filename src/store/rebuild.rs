@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::audit;
 use super::files::{create_dirs, damaged_dir, io_error, sync_dir};
 use super::opening::DATABASE;
 use super::records::{Accounts, OpenOptions, SledStore};
 use super::sled::{Database, OpenFault, Writes};
 use super::table::Table;
-use super::audit;
 use crate::model::StoreError;
 use crate::model::store::Audit;
 
@@ -54,14 +54,15 @@ impl SledStore {
 
     /// Copies what can be read, and counts it anew; returns how many records there are.
     fn copy_to(&self, folder: &Path, options: OpenOptions) -> Result<u64, StoreError> {
-        let database = Database::open(folder, options.cache_bytes, options.open_limit).map_err(|fault| match fault {
-            OpenFault::Other(error) => error,
-            other => StoreError::Io {
-                action: "cannot make the database".into(),
-                place: folder.display().to_string(),
-                detail: format!("{other:?}"),
-            },
-        })?;
+        let database =
+            Database::open(folder, options.cache_bytes, options.open_limit).map_err(|fault| match fault {
+                OpenFault::Other(error) => error,
+                other => StoreError::Io {
+                    action: "cannot make the database".into(),
+                    place: folder.display().to_string(),
+                    detail: format!("{other:?}"),
+                },
+            })?;
         let (target, _) = Table::open(database, false)?;
         let (mut writes, mut bytes) = (Writes::new(), 0);
         for prefix in audit::prefixes() {

@@ -91,13 +91,7 @@ impl SledStore {
         super::opening::open(dir.as_ref(), options)
     }
 
-    pub(super) fn assemble(
-        dir: &Path,
-        table: Table,
-        state: StateV1,
-        accounts: Accounts,
-        watermark: Watermark,
-    ) -> Self {
+    pub(super) fn assemble(dir: &Path, table: Table, state: StateV1, accounts: Accounts, watermark: Watermark) -> Self {
         Self {
             dir: dir.to_owned(),
             table,

@@ -146,6 +146,7 @@ impl Table {
     }
 
     /// Makes blocks of all changes in the memtable, and empties the log.
+    #[cfg(test)]
     pub(super) fn compact(&self) -> Result<(), StoreError> {
         self.compact_into(&mut self.log())
     }
@@ -172,7 +173,8 @@ impl Table {
 
     /// The first block that begins behind `key` and before `upper`. The memtable must be locked.
     pub(super) fn block_behind(&self, key: &[u8], upper: Option<&[u8]>) -> Result<Option<(Value, Value)>, StoreError> {
-        let end = upper.map_or_else(|| keys::behind(&keys::block(key.get(..2).unwrap_or(key))), |upper| Some(keys::block(upper)));
+        let end = upper
+            .map_or_else(|| keys::behind(&keys::block(key.get(..2).unwrap_or(key))), |upper| Some(keys::block(upper)));
         let lower = keys::block(key);
         if end.as_ref().is_some_and(|end| *end <= lower) {
             return Ok(None);

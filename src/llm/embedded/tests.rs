@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::engine::Engine;
 use super::{EmbeddedModel, MODEL_NAME, angles, sentences, words};
-use crate::model::{DocumentHash, ItemId};
 use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Task};
+use crate::model::{DocumentHash, ItemId};
 
 /// An invented policy.
 const SOURCE: &str = "## Appeals\n\nThe managed care plan must decide a standard appeal within 28 calendar days after the \
