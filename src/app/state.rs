@@ -57,7 +57,7 @@ pub struct StateOptions {
 impl Default for StateOptions {
     fn default() -> Self {
         Self {
-            cache_mb: 64,
+            cache_mb: 16,
             text_cache: TEXT_CACHE,
             lease: Duration::from_secs(60),
             create: false,

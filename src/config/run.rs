@@ -155,7 +155,7 @@ pub(super) fn read(
         )
     });
     let store = reader.section("store", |r| StoreConfig {
-        cache_mb: small(r.int("cache_mb", 64, 8..=65_536, "the most memory that the database's cache takes, in MiB")),
+        cache_mb: small(r.int("cache_mb", 16, 8..=65_536, "the most memory that the database's cache takes, in MiB")),
         lease: duration(
             r,
             "lease_seconds",

@@ -113,7 +113,7 @@ fn defaults_hold() {
         shutdown_grace: 20s,
         max_failure_ratio: 0.05,
         store: StoreConfig {
-            cache_mb: 64,
+            cache_mb: 16,
             lease: 60s,
         },
         telemetry: TelemetryConfig {

@@ -348,8 +348,8 @@ pub(crate) mod tests_support {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::ItemId;
     use crate::model::llm::{Message, Role, Task};
+    use crate::model::{DocumentHash, ItemId};
 
     pub(crate) fn request() -> CompletionRequest {
         CompletionRequest {
@@ -364,6 +364,7 @@ pub(crate) mod tests_support {
             dialect: "".into(),
             scope: ItemId([1; 32]),
             affinity: ItemId([2; 32]),
+            document: DocumentHash([3; 32]),
             priority: 1,
         }
     }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 
 use super::openai::OpenAiClient;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient, Message, Role, Schema, Task};
-use crate::model::{ItemId, LlmError};
+use crate::model::{DocumentHash, ItemId, LlmError};
 
 /// What the probe asks the model to say; a model that is not held to the schema answers the question instead.
 const QUESTION: &str = "In which year did the first people walk on the moon? Answer in one English sentence.";
@@ -70,6 +70,7 @@ pub async fn probe(
         dialect: "".into(),
         scope: ItemId([0; 32]),
         affinity: ItemId([0; 32]),
+        document: DocumentHash([0; 32]),
         priority: u32::MAX,
     };
     let asked = Instant::now();

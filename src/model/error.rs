@@ -165,6 +165,18 @@ pub enum StoreError {
         /// The newest format this program reads.
         known: u32,
     },
+    /// Written by an older program, in a format that is no longer read.
+    #[error(
+        "{what} has format {found}, and this program reads format {known} only: finish it with the older qaflow that wrote it, or begin anew with another state folder (`--state`)"
+    )]
+    Older {
+        /// What is older.
+        what: String,
+        /// Its format.
+        found: u32,
+        /// The format this program reads.
+        known: u32,
+    },
     /// A change that the life of a record does not allow.
     #[error("item {item} is {from} and cannot become {to}: the flow tried an illegal step, please report it")]
     IllegalTransition {

@@ -65,7 +65,8 @@ hash_id! {
     BlobId
 }
 hash_id! {
-    /// One model request: blake3 of everything that determines its answer, and of the item that asks.
+    /// One model request: where its document stands, then blake3 of everything that determines its answer, and of the
+    /// item that asks.
     RequestKey
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::error::LlmError;
-use super::ids::{ItemId, RequestKey};
+use super::ids::{DocumentHash, ItemId, RequestKey};
 use super::payload::Usage;
 
 /// A model, however it is reached. Decorators (journal, retries, limits) are clients around a client.
@@ -39,14 +39,17 @@ pub struct CompletionRequest {
     pub scope: ItemId,
     /// Requests with the same affinity share a prompt prefix and should go to the same server.
     pub affinity: ItemId,
+    /// The document that it is about: the journal keeps the answers about one document together.
+    pub document: DocumentHash,
     /// The further along the flow, the higher; slots are granted by it.
     pub priority: u32,
 }
 
 impl CompletionRequest {
-    /// The journal's key.
+    /// The journal's key: the first 8 bytes of the document's hash, then 24 bytes of a hash over all that determines
+    /// the answer.
     pub fn key(&self) -> RequestKey {
-        let mut hasher = blake3::Hasher::new_derive_key("qaflow request v1");
+        let mut hasher = blake3::Hasher::new_derive_key("qaflow request v2");
         let mut part = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
         };
@@ -66,7 +69,10 @@ impl CompletionRequest {
             bytes[1..].copy_from_slice(&seed.to_be_bytes());
             bytes
         }));
-        RequestKey(*hasher.finalize().as_bytes())
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&self.document.0[..8]);
+        key[8..].copy_from_slice(&hasher.finalize().as_bytes()[..24]);
+        RequestKey(key)
     }
 }
 

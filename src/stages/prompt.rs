@@ -236,6 +236,7 @@ pub fn request(
         dialect: Arc::clone(&context.dialect),
         scope,
         affinity: passage.id,
+        document: passage.chunk.source.sha256,
         priority,
     }
 }

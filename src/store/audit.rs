@@ -6,15 +6,17 @@ use std::ops::Bound;
 use super::changes::{read_answer, slot};
 use super::codec::{self, JournalPartV1, Kind, MetaV1, PendingV1, Record, StateV1};
 use super::keys;
-use super::sled::{Database, Value};
+use super::scan;
+use super::sled::Value;
+use super::table::Table;
 use crate::model::StoreError;
 use crate::model::ids::StageKey;
 use crate::model::record::{Ending, ItemKey, ModelCounts, Output, StageCounts};
 use crate::model::store::{Audit, DamagedRecord};
 
 /// Reads all records. Where the engine cannot read part of the database, what lies before and behind is read.
-pub(super) fn run(database: &Database) -> Result<Audit, StoreError> {
-    let mut auditor = Auditor { database, audit: Audit::default() };
+pub(super) fn run(table: &Table) -> Result<Audit, StoreError> {
+    let mut auditor = Auditor { table, audit: Audit::default() };
     // Each kind by itself, so that a place that cannot be read hides as little as possible.
     for (prefix, kind) in [
         (keys::ENDING, Kind::Ending),
@@ -31,8 +33,8 @@ pub(super) fn run(database: &Database) -> Result<Audit, StoreError> {
 }
 
 /// The account of one stage as its records give it. Records whose content cannot be read count as admitted only.
-pub(super) fn recount_stage(database: &Database, stage: &StageKey) -> Result<StageCounts, StoreError> {
-    let mut auditor = Auditor { database, audit: Audit::default() };
+pub(super) fn recount_stage(table: &Table, stage: &StageKey) -> Result<StageCounts, StoreError> {
+    let mut auditor = Auditor { table, audit: Audit::default() };
     for (prefix, kind) in [(keys::ENDING, Kind::Ending), (keys::OUTPUT, Kind::Output), (keys::PENDING, Kind::Pending)] {
         auditor.range(&keys::stage(prefix, stage), kind)?;
     }
@@ -40,8 +42,8 @@ pub(super) fn recount_stage(database: &Database, stage: &StageKey) -> Result<Sta
 }
 
 /// The account of model answers as the journal gives it.
-pub(super) fn recount_model(database: &Database) -> Result<ModelCounts, StoreError> {
-    let mut auditor = Auditor { database, audit: Audit::default() };
+pub(super) fn recount_model(table: &Table) -> Result<ModelCounts, StoreError> {
+    let mut auditor = Auditor { table, audit: Audit::default() };
     auditor.range(keys::JOURNAL, Kind::Journal)?;
     Ok(auditor.audit.recounted_model)
 }
@@ -61,53 +63,56 @@ pub(super) struct Gap {
     fault: StoreError,
 }
 
-/// Visits all records whose keys begin with `prefix`: up to a place that cannot be read, then from the end back to
-/// the same place. Two such places hide what lies between them.
+/// Visits all records whose keys begin with `prefix`, and gives the places that cannot be read. Where the engine itself
+/// cannot go on, what lies behind is visited from the end back to the same place; two such places hide what lies
+/// between them.
 pub(super) fn readable(
-    database: &Database,
+    table: &Table,
     prefix: &[u8],
     mut visit: impl FnMut(&Value, &Value) -> Result<(), StoreError>,
-) -> Result<Option<Gap>, StoreError> {
+) -> Result<Vec<Gap>, StoreError> {
+    let mut gaps: Vec<Gap> = Vec::new();
     let mut last: Option<Value> = None;
-    let mut fault = None;
-    for pair in database.scan(lower_bound(prefix, None), keys::behind(prefix))? {
+    let mut records = table.scan(Bound::Included(prefix.to_vec()), keys::behind(prefix))?;
+    while let Some(pair) = records.next() {
         match pair {
             Ok((key, value)) => {
+                if let Some(gap) = gaps.last_mut()
+                    && gap.next.is_none()
+                {
+                    gap.next = Some(key.clone());
+                }
                 visit(&key, &value)?;
                 last = Some(key);
             }
-            Err(error @ StoreError::Damaged { .. }) => {
-                fault = Some(error);
-                break;
+            Err(fault @ StoreError::Damaged { .. }) => {
+                let next = if records.is_stuck() {
+                    scan::from_the_end(table, prefix, last.as_deref(), &mut visit)?
+                } else {
+                    None
+                };
+                gaps.push(Gap { last: last.clone(), next, fault });
+                if records.is_stuck() {
+                    break;
+                }
             }
             Err(other) => return Err(other),
         }
     }
-    let Some(fault) = fault else { return Ok(None) };
-    let mut next: Option<Value> = None;
-    let mut behind = database.scan(lower_bound(prefix, last.as_ref()), keys::behind(prefix))?;
-    while let Some(Ok((key, value))) = behind.next_back() {
-        visit(&key, &value)?;
-        next = Some(key);
-    }
-    Ok(Some(Gap { last, next, fault }))
-}
-
-fn lower_bound(prefix: &[u8], last: Option<&Value>) -> Bound<Vec<u8>> {
-    last.map_or(Bound::Included(prefix.to_vec()), |key| Bound::Excluded(key.to_vec()))
+    Ok(gaps)
 }
 
 struct Auditor<'a> {
-    database: &'a Database,
+    table: &'a Table,
     audit: Audit,
 }
 
 impl Auditor<'_> {
     /// Reads all keys that begin with `prefix`.
     fn range(&mut self, prefix: &[u8], kind: Kind) -> Result<(), StoreError> {
-        let database = self.database;
-        let gap = readable(database, prefix, |key, value| self.record(kind, key, value))?;
-        if let Some(Gap { last, next, fault }) = gap {
+        let table = self.table;
+        let gaps = readable(table, prefix, |key, value| self.record(kind, key, value))?;
+        for Gap { last, next, fault } in gaps {
             let name = |key: &Option<Value>| key.as_ref().map_or("the edge".to_owned(), |key| keys::hex(key));
             let detail = format!("the records between {} and {} cannot be read: {fault}", name(&last), name(&next));
             // The first key that may be in the gap, which no record has.
@@ -142,7 +147,7 @@ impl Auditor<'_> {
                 }
             }
             Kind::Journal | Kind::JournalPart => match keys::parse_journal(key) {
-                Some((request, 0)) => match read_answer(&request, value, |key| self.database.get(key)) {
+                Some((request, 0)) => match read_answer(&request, value, |key| self.table.get(key)) {
                     Ok(entry) => {
                         self.audit.recounted_model.calls += 1;
                         self.audit.recounted_model.usage += entry.completion.usage;
@@ -173,6 +178,8 @@ impl Auditor<'_> {
             Kind::State => {
                 self.decode::<StateV1>(key, value, None)?;
             }
+            // Read wherever their records are, and at opening.
+            Kind::Block | Kind::LogPart | Kind::LogHead => {}
         }
         Ok(())
     }
@@ -180,7 +187,7 @@ impl Auditor<'_> {
     /// An item that waits needs its payload.
     fn payload_of(&mut self, producer: &StageKey, item: &ItemKey) -> Result<(), StoreError> {
         let key = keys::item(keys::OUTPUT, producer, item);
-        match self.database.get(&key) {
+        match self.table.get(&key) {
             // Where the engine cannot read, the outputs' own pass says so.
             Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {}
             Ok(None) => self.damaged(Kind::Output, &key, Some((*producer, item)), MISSING_OUTPUT.into()),

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::audit;
 use super::codec::{self, JournalPartV1, JournalV1, MetaV1, PendingV1, Record};
-use super::sled::{Database, Value, Writes};
+use super::sled::{Value, Writes};
+use super::table::Table;
 use super::{fit, keys};
 use crate::model::StoreError;
 use crate::model::ids::{RequestKey, StageKey};
@@ -16,7 +17,7 @@ pub(super) const PIECE: usize = 48 * 1024;
 
 /// The changes so far, over the store as it is.
 pub(super) struct Batch<'a> {
-    database: &'a Database,
+    table: &'a Table,
     base: &'a HashMap<StageKey, StageCounts>,
     epoch: u64,
     /// What is to be written, and what later changes of the batch see first.
@@ -32,12 +33,12 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// An empty batch that will be commit number `epoch`.
     pub(super) fn new(
-        database: &'a Database,
+        table: &'a Table,
         base: &'a HashMap<StageKey, StageCounts>,
         model: ModelCounts,
         epoch: u64,
     ) -> Self {
-        Self { database, base, epoch, writes: Writes::new(), counts: HashMap::new(), model, unreadable: HashMap::new() }
+        Self { table, base, epoch, writes: Writes::new(), counts: HashMap::new(), model, unreadable: HashMap::new() }
     }
 
     /// Adds one change, checked against the store and the changes before it.
@@ -152,7 +153,7 @@ impl<'a> Batch<'a> {
     fn uncount_unreadable(&mut self, stage: &StageKey) -> Result<(), StoreError> {
         if !self.unreadable.contains_key(stage) {
             let base = self.base.get(stage).copied().unwrap_or_default();
-            let read = audit::recount_stage(self.database, stage)?;
+            let read = audit::recount_stage(self.table, stage)?;
             let missing = [
                 base.done.saturating_sub(read.done),
                 base.rejected.saturating_sub(read.rejected),
@@ -222,7 +223,7 @@ impl<'a> Batch<'a> {
     fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
-            None => self.database.get(key),
+            None => self.table.get(key),
         }
     }
 }

@@ -25,7 +25,8 @@ pub const VERSION: u8 = 1;
 /// The most bytes of one encoded record.
 pub const MAX_RECORD: usize = 64 * 1024;
 
-const HEADER: usize = 6;
+/// Bytes before the payload.
+pub(super) const HEADER: usize = 6;
 /// What to do about a record that cannot be read.
 pub(super) const REMEDY: &str = "Run `qaflow verify --repair`, which marks what cannot be read to be done again";
 
@@ -42,6 +43,9 @@ pub(super) enum Kind {
     ModelCounts = 7,
     Meta = 8,
     State = 9,
+    Block = 10,
+    LogPart = 11,
+    LogHead = 12,
 }
 
 impl Kind {
@@ -54,6 +58,8 @@ impl Kind {
             Self::Journal | Self::JournalPart => "journal",
             Self::Counts | Self::ModelCounts => "counts",
             Self::Meta | Self::State => "meta",
+            Self::Block => "block",
+            Self::LogPart | Self::LogHead => "log",
         }
     }
 }
@@ -143,6 +149,18 @@ impl Record for StateV1 {
     const KIND: Kind = Kind::State;
 }
 
+/// How far the log of changes goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LogHeadV1 {
+    /// The number of the last batch in the log.
+    pub(super) last: u64,
+    /// How many places, from 0 on, hold batches that are in no block yet.
+    pub(super) places: u32,
+}
+impl Record for LogHeadV1 {
+    const KIND: Kind = Kind::LogHead;
+}
+
 fn options() -> impl bincode::Options {
     // The limit also bounds what a forged length can make the decoder allocate.
     bincode::DefaultOptions::new().with_limit(MAX_RECORD as u64)
@@ -166,9 +184,23 @@ pub(super) fn encode<R: Record>(key: &[u8], value: &R) -> Result<Vec<u8>, StoreE
         place: describe(R::KIND, key),
         detail: e.to_string(),
     })?;
-    let crc = checksum(key, &bytes);
-    bytes[2..HEADER].copy_from_slice(&crc.to_le_bytes());
+    sign(key, &mut bytes);
     Ok(bytes)
+}
+
+/// Puts the header of `kind` before a payload that is not a record of its own, such as a block. Its size is the
+/// caller's care.
+pub(super) fn seal(key: &[u8], kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(&[VERSION, kind as u8, 0, 0, 0, 0]);
+    bytes.extend_from_slice(payload);
+    sign(key, &mut bytes);
+    bytes
+}
+
+fn sign(key: &[u8], bytes: &mut [u8]) {
+    let crc = checksum(key, bytes);
+    bytes[2..HEADER].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Reads a record back.
@@ -177,29 +209,37 @@ pub(super) fn encode<R: Record>(key: &[u8], value: &R) -> Result<Vec<u8>, StoreE
 /// [`StoreError::Newer`] for a whole record of a newer format, [`StoreError::Damaged`] for anything that is not what
 /// was once written under `key`.
 pub(super) fn decode<R: Record>(key: &[u8], bytes: &[u8]) -> Result<R, StoreError> {
-    let damaged = |detail: String| StoreError::Damaged { what: describe(R::KIND, key), detail, remedy: REMEDY.into() };
-    if bytes.len() < HEADER {
-        return Err(damaged(format!("it has {} bytes, fewer than its header", bytes.len())));
-    }
     if bytes.len() > MAX_RECORD && bytes[0] == VERSION {
-        return Err(damaged(format!("it has {} bytes, more than a record may have", bytes.len())));
+        let detail = format!("it has {} bytes, more than a record may have", bytes.len());
+        return Err(damaged(R::KIND, key, detail));
     }
-    let stored = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
+    let payload = unseal(key, R::KIND, bytes)?;
+    R::decode_payload(bytes[0], payload).map_err(|detail| damaged(R::KIND, key, detail))
+}
+
+/// The payload behind the header of `kind`, after its checksum was compared; errors as those of [`decode`].
+pub(super) fn unseal<'a>(key: &[u8], kind: Kind, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let Some((header, payload)) = bytes.split_first_chunk::<HEADER>() else {
+        return Err(damaged(kind, key, format!("it has {} bytes, fewer than its header", bytes.len())));
+    };
+    let stored = u32::from_le_bytes([header[2], header[3], header[4], header[5]]);
     let computed = checksum(key, bytes);
     if stored != computed {
-        return Err(damaged(format!("its checksum is {computed:08x} instead of {stored:08x}")));
+        return Err(damaged(kind, key, format!("its checksum is {computed:08x} instead of {stored:08x}")));
     }
-    if bytes[0] > VERSION {
-        return Err(StoreError::Newer {
-            what: describe(R::KIND, key),
-            found: u32::from(bytes[0]),
-            known: u32::from(VERSION),
-        });
+    if header[0] > VERSION {
+        let what = describe(kind, key);
+        return Err(StoreError::Newer { what, found: u32::from(header[0]), known: u32::from(VERSION) });
     }
-    if bytes[1] != R::KIND as u8 {
-        return Err(damaged(format!("it is of kind {} instead of {}", bytes[1], R::KIND as u8)));
+    if header[1] != kind as u8 {
+        return Err(damaged(kind, key, format!("it is of kind {} instead of {}", header[1], kind as u8)));
     }
-    R::decode_payload(bytes[0], &bytes[HEADER..]).map_err(damaged)
+    Ok(payload)
+}
+
+/// Something under `key` that is not what was written there.
+pub(super) fn damaged(kind: Kind, key: &[u8], detail: String) -> StoreError {
+    StoreError::Damaged { what: describe(kind, key), detail, remedy: REMEDY.into() }
 }
 
 /// Over version, kind, key and payload.
@@ -213,6 +253,15 @@ fn checksum(key: &[u8], record: &[u8]) -> u32 {
 
 /// Names a record for people: kind, stage and item where the key says so, else the key itself.
 pub(super) fn describe(kind: Kind, key: &[u8]) -> String {
+    if let Some(first) = key.strip_prefix(keys::BLOCK) {
+        return format!("the block of records that begins with {}", keys::hex(first));
+    }
+    if let Some(place) = keys::parse_log_place(key) {
+        return format!("place {place} of the log of the latest changes");
+    }
+    if key == keys::LOG_HEAD {
+        return "the head of the log of the latest changes".into();
+    }
     for prefix in [keys::ENDING, keys::OUTPUT, keys::PENDING] {
         if let Some((stage, item)) = keys::parse_item(prefix, key) {
             return format!(

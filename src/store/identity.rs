@@ -12,8 +12,9 @@ use super::files::{io_error, write_atomic};
 use crate::model::StoreError;
 use crate::model::record::{ModelCounts, StageCounts};
 
-/// The format of `identity.json` and of the keys and records of the database.
-pub const FORMAT: u32 = 1;
+/// The format of `identity.json` and of the keys and records of the database. In format 1 every record was a value of
+/// the database; from format 2 on most lie in blocks.
+pub const FORMAT: u32 = 2;
 /// The file's name in the state folder.
 pub const FILE: &str = "identity.json";
 

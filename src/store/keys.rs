@@ -26,6 +26,12 @@ pub(super) const META: &[u8] = b"m/";
 pub(super) const SET_ASIDE: &[u8] = b"q/";
 /// Format, id and epoch of the store.
 pub(super) const STORE: &[u8] = b"s/state";
+/// Blocks of records, each under the key of its first record.
+pub(super) const BLOCK: &[u8] = b"b/";
+/// The log of the changes that are in no block yet.
+const LOG: &[u8] = b"w/";
+/// How far the log goes.
+pub(super) const LOG_HEAD: &[u8] = b"w/head";
 
 const ORDINAL: u8 = 1;
 const END: u8 = 0;
@@ -113,6 +119,26 @@ pub(super) fn meta(name: &str) -> Vec<u8> {
 /// Where a damaged record is set aside.
 pub(super) fn set_aside(key: &[u8]) -> Vec<u8> {
     [SET_ASIDE, key].concat()
+}
+
+/// The block whose first record is `first`.
+pub(super) fn block(first: &[u8]) -> Vec<u8> {
+    [BLOCK, first].concat()
+}
+
+/// Place number `place` of the log.
+pub(super) fn log_place(place: u32) -> Vec<u8> {
+    [LOG, &place.to_be_bytes()].concat()
+}
+
+/// Reads what [`log_place`] wrote.
+pub(super) fn parse_log_place(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.strip_prefix(LOG)?.try_into().ok()?))
+}
+
+/// Whether records under this key lie in blocks; the few others have a value of the database each.
+pub(super) fn in_blocks(key: &[u8]) -> bool {
+    [ENDING, OUTPUT, PENDING, JOURNAL].iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// The first key behind all that begin with `prefix`; `None` if there is none.

@@ -6,8 +6,10 @@
 //! `epoch` and `damaged-<n>/` is in `db-<n>/` instead.
 
 mod audit;
+mod block;
 mod changes;
 pub mod codec;
+mod compaction;
 mod fence;
 mod files;
 pub mod fit;
@@ -17,14 +19,17 @@ mod keys;
 pub mod lease;
 mod lease_files;
 pub mod locks;
+mod log;
 pub mod memory;
 mod opening;
 mod precaution;
 mod process;
 mod rebuild;
 mod records;
+mod scan;
 mod sled;
 mod standing;
+mod table;
 pub mod texts;
 mod watermark;
 

@@ -14,6 +14,7 @@ use super::precaution::Precaution;
 use super::rebuild;
 use super::records::{Accounts, OpenOptions, SledStore};
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
+use super::table::Table;
 use super::watermark::Watermark;
 use crate::model::StoreError;
 
@@ -33,8 +34,17 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
     };
     let folder = dir.join(DATABASE);
     let recorded = Watermark::read(dir).max(identity.as_ref().map_or(0, |i| i.epoch));
-    let mut opening =
-        Opening { dir, folder: &folder, options, identity, bad_identity, recorded, copied: None, notices: Vec::new() };
+    let mut opening = Opening {
+        dir,
+        folder: &folder,
+        options,
+        identity,
+        bad_identity,
+        recorded,
+        copied: None,
+        log_damaged: false,
+        notices: Vec::new(),
+    };
     if !folder.join("db").is_file() {
         if opening.identity.is_some() || opening.bad_identity.is_some() {
             return Err(opening.mismatch("it is missing"));
@@ -47,8 +57,8 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
             });
         }
         create_dirs(&folder)?;
-        let (database, state) = opening.attempt(false).map_err(|failure| failure.error)?;
-        return opening.finish(database, state);
+        let (table, state) = opening.attempt(false).map_err(|failure| failure.error)?;
+        return opening.finish(table, state);
     }
     in_use(&folder)?;
     let precaution = Precaution::take(dir, &folder)?;
@@ -61,9 +71,9 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         attempt = opening.attempt(true);
     }
     match attempt {
-        Ok((database, state)) => {
+        Ok((table, state)) => {
             precaution.release()?;
-            opening.finish(database, state)
+            opening.finish(table, state)
         }
         // Its thread may still write: the next start puts everything back.
         Err(failure) if failure.hung => Err(failure.error),
@@ -116,6 +126,8 @@ struct Opening<'a> {
     recorded: u64,
     /// The folder that holds the database as it was before its snapshot was removed.
     copied: Option<PathBuf>,
+    /// Changes in the log were given up, so that the accounts may say more than the records.
+    log_damaged: bool,
     notices: Vec<String>,
 }
 
@@ -136,10 +148,18 @@ impl Opening<'_> {
     }
 
     /// Opens the database and makes sure that it is the right one, as new as it was.
-    fn attempt(&mut self, accept_loss: bool) -> Result<(Database, StateV1), Failure> {
+    fn attempt(&mut self, accept_loss: bool) -> Result<(Table, StateV1), Failure> {
         let database = self.open_database()?;
-        let state = self.state_of(&database, accept_loss)?;
-        Ok((database, state))
+        let (table, faults) = Table::open(database, accept_loss).map_err(|error| {
+            let lost = matches!(error, StoreError::Damaged { .. });
+            Failure { error, hung: false, lost }
+        })?;
+        for fault in faults {
+            self.log_damaged = true;
+            self.notices.push(format!("{fault} What it held is done again"));
+        }
+        let state = self.state_of(&table, accept_loss)?;
+        Ok((table, state))
     }
 
     /// Opens the database, if need be without its snapshot: the log holds everything.
@@ -204,17 +224,17 @@ impl Opening<'_> {
     }
 
     /// Reads the store's own record and compares it with what is known outside; makes it in a new database.
-    fn state_of(&mut self, database: &Database, accept_loss: bool) -> Result<StateV1, Failure> {
-        let Some(bytes) = database.get(keys::STORE)? else {
+    fn state_of(&mut self, table: &Table, accept_loss: bool) -> Result<StateV1, Failure> {
+        let Some(bytes) = table.get(keys::STORE)? else {
             if self.identity.is_some() || self.bad_identity.is_some() {
                 return Err(self.mismatch("it opens empty").into());
             }
-            if database.scan(Bound::Unbounded, None)?.next().is_some() {
+            if table.scan(Bound::Unbounded, None)?.next().is_some() {
                 return Err(self.mismatch("it holds records but not its own identity").into());
             }
             let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
-            write_state(database, &state, None)?;
-            database.sync_names()?;
+            write_state(table, &state, None)?;
+            table.database.sync_names()?;
             return Ok(state);
         };
         let mut state = match codec::decode::<StateV1>(keys::STORE, &bytes) {
@@ -223,9 +243,9 @@ impl Opening<'_> {
                 let Some((identity, id)) = self.identity.as_ref().and_then(|i| Some((i, parse_id(&i.state)?))) else {
                     return Err(error.into());
                 };
-                let epoch = self.recorded.max(newest_pending(database)?) + EPOCH_GAP;
+                let epoch = self.recorded.max(newest_pending(table)?) + EPOCH_GAP;
                 let state = StateV1 { format: identity.format, id, epoch };
-                write_state(database, &state, Some(bytes))?;
+                write_state(table, &state, Some(bytes))?;
                 self.notices.push(format!("{error} It was set aside and made anew from {}", identity::FILE));
                 state
             }
@@ -234,6 +254,10 @@ impl Opening<'_> {
         if state.format > FORMAT {
             let what = format!("the state {}", self.dir.display());
             return Err(StoreError::Newer { what, found: state.format, known: FORMAT }.into());
+        }
+        if state.format < FORMAT {
+            let what = format!("the state {}", self.dir.display());
+            return Err(StoreError::Older { what, found: state.format, known: FORMAT }.into());
         }
         if let Some(identity) = &self.identity
             && identity.state != keys::hex(&state.id)
@@ -251,7 +275,7 @@ impl Opening<'_> {
                 self.recorded
             ));
             state.epoch = self.recorded + EPOCH_GAP;
-            write_state(database, &state, None)?;
+            write_state(table, &state, None)?;
         }
         if self.identity.is_none() && self.bad_identity.is_none() && state.epoch > 0 {
             self.notices.push(format!("{} was missing and is made anew from the database", identity::FILE));
@@ -275,7 +299,7 @@ impl Opening<'_> {
     }
 
     /// Loads the accounts and notes that the state is open.
-    fn finish(mut self, database: Database, state: StateV1) -> Result<(SledStore, Vec<String>), StoreError> {
+    fn finish(mut self, table: Table, state: StateV1) -> Result<(SledStore, Vec<String>), StoreError> {
         if let Some(error) = self.bad_identity.take() {
             let aside = damaged_dir(self.dir)?;
             let (from, to) = (self.dir.join(identity::FILE), aside.join(identity::FILE));
@@ -283,8 +307,11 @@ impl Opening<'_> {
             sync_dir(&aside)?;
             self.notices.push(format!("{error}: set aside as {} and written anew", to.display()));
         }
-        let accounts = accounts_of(&database, &mut self.notices)?;
-        let store = SledStore::assemble(self.dir, database, state, accounts, Watermark::open(self.dir)?);
+        let mut accounts = accounts_of(&table, &mut self.notices)?;
+        if self.log_damaged {
+            recount(&table, &mut accounts)?;
+        }
+        let store = SledStore::assemble(self.dir, table, state, accounts, Watermark::open(self.dir)?);
         // From now on a database that opens empty is noticed.
         store.refresh_identity()?;
         Ok((store, self.notices))
@@ -314,18 +341,18 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-fn write_state(database: &Database, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
+fn write_state(table: &Table, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
     let value = Value::from(codec::encode(keys::STORE, state)?);
     let mut writes = Writes::from([(keys::STORE.to_vec(), Some(value))]);
     if let Some(old) = old {
         writes.insert(keys::set_aside(keys::STORE), Some(old));
     }
-    database.apply(&writes)
+    table.apply(&writes)
 }
 
-fn newest_pending(database: &Database) -> Result<u64, StoreError> {
+fn newest_pending(table: &Table) -> Result<u64, StoreError> {
     let mut newest = 0;
-    for pair in database.scan(Bound::Included(keys::PENDING.to_vec()), keys::behind(keys::PENDING))? {
+    for pair in table.scan(Bound::Included(keys::PENDING.to_vec()), keys::behind(keys::PENDING))? {
         let (key, value) = pair?;
         if let Ok(pending) = codec::decode::<PendingV1>(&key, &value) {
             newest = newest.max(pending.epoch);
@@ -335,15 +362,15 @@ fn newest_pending(database: &Database) -> Result<u64, StoreError> {
 }
 
 /// Loads the accounts. One that cannot be read is recounted; the next commit that touches it writes it anew.
-fn accounts_of(database: &Database, notices: &mut Vec<String>) -> Result<Accounts, StoreError> {
+fn accounts_of(table: &Table, notices: &mut Vec<String>) -> Result<Accounts, StoreError> {
     let mut accounts = Accounts { stages: HashMap::new(), ..Accounts::default() };
-    for pair in database.scan(Bound::Included(keys::LEDGER.to_vec()), keys::behind(keys::LEDGER))? {
+    for pair in table.scan(Bound::Included(keys::LEDGER.to_vec()), keys::behind(keys::LEDGER))? {
         let (key, value) = pair?;
         if *key == *keys::LEDGER_MODEL {
             accounts.model = match codec::decode(&key, &value) {
                 Err(error @ StoreError::Damaged { .. }) => {
                     notices.push(format!("{error} It was recounted from the journal"));
-                    audit::recount_model(database)?
+                    audit::recount_model(table)?
                 }
                 decoded => decoded?,
             };
@@ -351,7 +378,7 @@ fn accounts_of(database: &Database, notices: &mut Vec<String>) -> Result<Account
             let counts = match codec::decode(&key, &value) {
                 Err(error @ StoreError::Damaged { .. }) => {
                     notices.push(format!("{error} It was recounted from the records"));
-                    audit::recount_stage(database, &stage)?
+                    audit::recount_stage(table, &stage)?
                 }
                 decoded => decoded?,
             };
@@ -359,6 +386,17 @@ fn accounts_of(database: &Database, notices: &mut Vec<String>) -> Result<Account
         }
     }
     Ok(accounts)
+}
+
+/// Makes the accounts say what the records say.
+fn recount(table: &Table, accounts: &mut Accounts) -> Result<(), StoreError> {
+    let found = audit::run(table)?;
+    accounts.model = found.recounted_model;
+    for (stage, counts) in &mut accounts.stages {
+        *counts = found.recounted.get(stage).copied().unwrap_or_default();
+    }
+    accounts.stages.extend(found.recounted);
+    table.apply(&accounts.writes()?)
 }
 
 fn random_id() -> [u8; 16] {

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 
-use super::codec;
+use super::audit;
 use super::files::{create_dirs, damaged_dir, io_error, sync_dir};
 use super::opening::DATABASE;
-use super::records::{OpenOptions, SledStore};
-use super::sled::{Database, OpenFault, Value, Writes};
-use super::{audit, keys};
+use super::records::{Accounts, OpenOptions, SledStore};
+use super::sled::{Database, OpenFault, Writes};
+use super::table::Table;
 use crate::model::StoreError;
 use crate::model::store::Audit;
 
@@ -33,7 +33,7 @@ impl SledStore {
         let unfinished = dir.join(UNFINISHED);
         remove(&unfinished)?;
         create_dirs(&unfinished)?;
-        let found = audit::run(&self.database)?;
+        let found = audit::run(&self.table)?;
         let whole = self.copy_to(&unfinished, options)? == found.records;
         // Closed before it is moved.
         drop(self);
@@ -54,17 +54,19 @@ impl SledStore {
 
     /// Copies what can be read, and counts it anew; returns how many records there are.
     fn copy_to(&self, folder: &Path, options: OpenOptions) -> Result<u64, StoreError> {
-        let target = Database::open(folder, options.cache_bytes, options.open_limit).map_err(|fault| match fault {
-            OpenFault::Other(error) => error,
-            other => StoreError::Io {
-                action: "cannot make the database".into(),
-                place: folder.display().to_string(),
-                detail: format!("{other:?}"),
-            },
-        })?;
+        let database =
+            Database::open(folder, options.cache_bytes, options.open_limit).map_err(|fault| match fault {
+                OpenFault::Other(error) => error,
+                other => StoreError::Io {
+                    action: "cannot make the database".into(),
+                    place: folder.display().to_string(),
+                    detail: format!("{other:?}"),
+                },
+            })?;
+        let (target, _) = Table::open(database, false)?;
         let (mut writes, mut bytes) = (Writes::new(), 0);
         for prefix in audit::prefixes() {
-            audit::readable(&self.database, prefix, |key, value| {
+            audit::readable(&self.table, prefix, |key, value| {
                 bytes += key.len() + value.len();
                 writes.insert(key.to_vec(), Some(value.clone()));
                 if bytes > BATCH_BYTES {
@@ -77,16 +79,9 @@ impl SledStore {
         }
         target.apply(&writes)?;
         let copied = audit::run(&target)?;
-        let mut accounts = Writes::new();
-        for (stage, counts) in &copied.recounted {
-            let key = keys::ledger(stage);
-            let value = codec::encode(&key, counts)?;
-            accounts.insert(key, Some(Value::from(value)));
-        }
-        let model = codec::encode(keys::LEDGER_MODEL, &copied.recounted_model)?;
-        accounts.insert(keys::LEDGER_MODEL.to_vec(), Some(Value::from(model)));
-        target.apply(&accounts)?;
-        target.sync_names()?;
+        let accounts = Accounts { stages: copied.recounted.into_iter().collect(), model: copied.recounted_model };
+        target.apply(&accounts.writes()?)?;
+        target.database.sync_names()?;
         Ok(copied.records)
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::changes::{self, Batch};
 use super::codec::{self, Kind, MetaV1, PendingV1, StateV1};
 use super::identity::{FORMAT, Identity};
-use super::sled::{Database, Value};
+use super::sled::{Value, Writes};
+use super::table::Table;
 use super::watermark::Watermark;
 use super::{audit, keys};
 use crate::model::StoreError;
@@ -39,7 +40,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true, accept_loss: false }
+        Self { cache_bytes: 16 * 1024 * 1024, open_limit: Duration::from_secs(300), create: true, accept_loss: false }
     }
 }
 
@@ -47,7 +48,7 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct SledStore {
     pub(super) dir: PathBuf,
-    pub(super) database: Database,
+    pub(super) table: Table,
     pub(super) id: [u8; 16],
     /// Serialises commits; holds when `identity.json` was last written.
     writer: Mutex<Instant>,
@@ -63,6 +64,21 @@ pub(super) struct Accounts {
     pub(super) model: ModelCounts,
 }
 
+impl Accounts {
+    /// What keeps all of them.
+    pub(super) fn writes(&self) -> Result<Writes, StoreError> {
+        let mut writes = Writes::new();
+        let model = codec::encode(keys::LEDGER_MODEL, &self.model)?;
+        writes.insert(keys::LEDGER_MODEL.to_vec(), Some(Value::from(model)));
+        for (stage, counts) in &self.stages {
+            let key = keys::ledger(stage);
+            let value = codec::encode(&key, counts)?;
+            writes.insert(key, Some(Value::from(value)));
+        }
+        Ok(writes)
+    }
+}
+
 impl SledStore {
     /// Opens the state in the folder `dir`, or creates it if there is none and the options say so. Also returns
     /// notices for the person who runs it: what was found damaged and set aside.
@@ -75,16 +91,10 @@ impl SledStore {
         super::opening::open(&super::fence::current_folder(dir.as_ref())?, options)
     }
 
-    pub(super) fn assemble(
-        dir: &Path,
-        database: Database,
-        state: StateV1,
-        accounts: Accounts,
-        watermark: Watermark,
-    ) -> Self {
+    pub(super) fn assemble(dir: &Path, table: Table, state: StateV1, accounts: Accounts, watermark: Watermark) -> Self {
         Self {
             dir: dir.to_owned(),
-            database,
+            table,
             id: state.id,
             writer: Mutex::new(Instant::now()),
             accounts: RwLock::new(accounts),
@@ -120,17 +130,17 @@ impl SledStore {
     /// database that the engine cannot read: see [`SledStore::rebuild`]. Returns what was set aside.
     pub fn set_aside_damaged(&self) -> Result<Vec<DamagedRecord>, StoreError> {
         let mut last = self.lock();
-        let found = audit::run(&self.database)?;
+        let found = audit::run(&self.table)?;
         let aside: Vec<DamagedRecord> =
             found.damaged.into_iter().filter(|d| matches!(d.kind, "journal" | "counts" | "meta")).collect();
-        let mut writes = super::sled::Writes::new();
+        let mut writes = Writes::new();
         for record in &aside {
             let Some(key) = unhex(&record.raw_key) else { continue };
             if key == keys::STORE {
                 continue;
             }
             // A part that the engine cannot read has no value to keep: that takes a rebuild.
-            if let Ok(Some(value)) = self.database.get(&key) {
+            if let Ok(Some(value)) = self.table.get(&key) {
                 writes.insert(keys::set_aside(&key), Some(value));
                 writes.insert(key, None);
             }
@@ -140,17 +150,9 @@ impl SledStore {
         }
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         accounts.model = found.recounted_model;
-        writes.insert(
-            keys::LEDGER_MODEL.to_vec(),
-            Some(Value::from(codec::encode(keys::LEDGER_MODEL, &accounts.model)?)),
-        );
-        for (stage, counts) in &accounts.stages {
-            let key = keys::ledger(stage);
-            let value = codec::encode(&key, counts)?;
-            writes.insert(key, Some(Value::from(value)));
-        }
+        writes.extend(accounts.writes()?);
         drop(accounts);
-        self.database.apply(&writes)?;
+        self.table.apply(&writes)?;
         self.save_identity(&mut last)?;
         Ok(aside)
     }
@@ -197,7 +199,7 @@ impl SledStore {
         if limit == 0 {
             return Ok(page);
         }
-        for pair in self.database.scan(lower, upper)? {
+        for pair in self.table.scan(lower, upper)? {
             let (key, value) = pair?;
             if let Some(found) = read(&key, &value)? {
                 page.push(found);
@@ -240,7 +242,7 @@ impl Store for SledStore {
         }
         let epoch = epoch + 1;
         let accounts = self.accounts.read().unwrap_or_else(PoisonError::into_inner);
-        let mut prepared = Batch::new(&self.database, &accounts.stages, accounts.model, epoch);
+        let mut prepared = Batch::new(&self.table, &accounts.stages, accounts.model, epoch);
         for change in batch {
             prepared.add(change)?;
         }
@@ -257,7 +259,7 @@ impl Store for SledStore {
         drop(accounts);
         let state = codec::encode(keys::STORE, &StateV1 { format: FORMAT, id: self.id, epoch })?;
         writes.insert(keys::STORE.to_vec(), Some(Value::from(state)));
-        self.database.apply(&writes)?;
+        self.table.apply(&writes)?;
 
         let mut accounts = self.accounts.write().unwrap_or_else(PoisonError::into_inner);
         accounts.stages.extend(counts);
@@ -294,7 +296,7 @@ impl Store for SledStore {
 
     fn pending_since(&self, stage: &StageKey, key: &ItemKey) -> Result<Option<Epoch>, StoreError> {
         let key = keys::item(keys::PENDING, stage, key);
-        let Some(value) = self.database.get(&key)? else { return Ok(None) };
+        let Some(value) = self.table.get(&key)? else { return Ok(None) };
         Ok(Some(Epoch(codec::decode::<PendingV1>(&key, &value)?.epoch)))
     }
 
@@ -310,7 +312,7 @@ impl Store for SledStore {
 
     fn ending(&self, stage: &StageKey, key: &ItemKey) -> Result<Option<Ending>, StoreError> {
         let key = keys::item(keys::ENDING, stage, key);
-        self.database.get(&key)?.map(|value| codec::decode(&key, &value)).transpose()
+        self.table.get(&key)?.map(|value| codec::decode(&key, &value)).transpose()
     }
 
     fn outputs(
@@ -347,12 +349,12 @@ impl Store for SledStore {
 
     fn output(&self, producer: &StageKey, key: &ItemKey) -> Result<Option<Output>, StoreError> {
         let key = keys::item(keys::OUTPUT, producer, key);
-        self.database.get(&key)?.map(|value| codec::decode(&key, &value)).transpose()
+        self.table.get(&key)?.map(|value| codec::decode(&key, &value)).transpose()
     }
 
     fn answer(&self, key: &RequestKey) -> Result<Option<JournalEntry>, StoreError> {
-        let head = self.database.get(&keys::journal(key))?;
-        head.map(|bytes| changes::read_answer(key, &bytes, |part| self.database.get(part))).transpose()
+        let head = self.table.get(&keys::journal(key))?;
+        head.map(|bytes| changes::read_answer(key, &bytes, |part| self.table.get(part))).transpose()
     }
 
     fn counts(&self, stage: &StageKey) -> Result<StageCounts, StoreError> {
@@ -366,12 +368,12 @@ impl Store for SledStore {
 
     fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = keys::meta(name);
-        let value = self.database.get(&key)?;
+        let value = self.table.get(&key)?;
         value.map(|value| codec::decode::<MetaV1>(&key, &value).map(|meta| meta.value)).transpose()
     }
 
     fn audit(&self) -> Result<Audit, StoreError> {
-        audit::run(&self.database)
+        audit::run(&self.table)
     }
 }
 

@@ -18,6 +18,9 @@ use crate::model::text::{ExtractedText, TextStore};
 
 /// The bytes of texts kept in memory unless told otherwise.
 pub const DEFAULT_CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// The most texts kept in memory, however small they are: many times the documents that are worked on at once. Beyond
+/// those, a text is read once more, for the export.
+const CACHED_TEXTS: usize = 128;
 /// More than any document's text: bounds what a forged file can make the reader allocate.
 const MAX_TEXT: u64 = 1 << 30;
 /// Loads of different texts rarely wait for each other; those of one text always do, and so happen once.
@@ -56,7 +59,7 @@ impl Cache {
         if size > self.limit || self.texts.contains_key(&id) {
             return;
         }
-        while self.bytes + size > self.limit {
+        while self.bytes + size > self.limit || self.texts.len() >= CACHED_TEXTS {
             // Few texts fit the cache, so looking at all of them costs less than keeping them in order.
             let Some(oldest) = self.texts.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else { break };
             if let Some((gone, _)) = self.texts.remove(&oldest) {
@@ -304,6 +307,11 @@ mod tests {
         let large = ExtractedText { markdown: "x".repeat(3 * one as usize), page_starts: vec![0] };
         texts.put(&large).unwrap();
         assert_eq!(texts.cache().bytes, 2 * one, "what is larger than the cache is not kept");
+        let texts = FileTexts::open(dir.path(), DEFAULT_CACHE_BYTES).unwrap();
+        for n in 0..CACHED_TEXTS + 20 {
+            texts.put(&text(&format!("word {n}"))).unwrap();
+        }
+        assert_eq!(texts.cache().texts.len(), CACHED_TEXTS);
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::engine::Engine;
 use super::{EmbeddedModel, MODEL_NAME, angles, sentences, words};
-use crate::model::ItemId;
 use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Task};
+use crate::model::{DocumentHash, ItemId};
 
 /// An invented policy.
 const SOURCE: &str = "## Appeals\n\nThe managed care plan must decide a standard appeal within 28 calendar days after the \
@@ -51,6 +51,7 @@ fn request(task: Task) -> CompletionRequest {
         dialect: "".into(),
         scope: ItemId([1; 32]),
         affinity: ItemId([1; 32]),
+        document: DocumentHash([2; 32]),
         priority: 0,
     }
 }

@@ -265,7 +265,22 @@ fn a_newer_format_is_refused() {
     });
     drop(store);
     // Closing wrote the identity of this version, so it is the database that says so.
-    assert!(matches!(try_open(dir.path()), Err(StoreError::Newer { found: 2, known: 1, .. })));
+    let error = try_open(dir.path()).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found, known: FORMAT, .. } if found == FORMAT + 1), "{error}");
+}
+
+#[test]
+fn an_older_format_is_refused_with_the_way_out() {
+    let dir = sample();
+    let store = open(dir.path());
+    put_raw(&store, keys::STORE, |_| {
+        codec::encode(keys::STORE, &StateV1 { format: 1, id: store.id, epoch: 113 }).unwrap()
+    });
+    drop(store);
+    let before = bytes_of(&dir.path().join("db"));
+    let error = try_open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("has format 1") && error.contains("another state folder (`--state`)"), "{error}");
+    assert!(bytes_of(&dir.path().join("db")) == before, "the refused opening changed something");
 }
 
 #[test]
@@ -286,9 +301,9 @@ fn a_state_that_is_not_there_is_only_made_if_asked() {
 
 /// Replaces a record's bytes behind the store's back.
 fn put_raw(store: &SledStore, key: &[u8], change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
-    let old = store.database.get(key).unwrap().unwrap();
+    let old = store.table.get(key).unwrap().unwrap();
     let writes = Writes::from([(key.to_vec(), Some(Value::from(change(old.to_vec()))))]);
-    store.database.apply(&writes).unwrap();
+    store.table.apply(&writes).unwrap();
 }
 
 /// Flips the last byte of a record.
@@ -358,7 +373,7 @@ fn unreadable_answers_are_set_aside_and_counted_anew() {
     let aside = store.set_aside_damaged().unwrap();
     assert_eq!(aside.iter().map(|d| d.kind).collect::<Vec<_>>(), ["journal"]);
     assert_eq!(store.answer(&request).unwrap(), None);
-    assert!(store.database.get(&keys::set_aside(&raw_key)).unwrap().is_some(), "its bytes are kept");
+    assert!(store.table.get(&keys::set_aside(&raw_key)).unwrap().is_some(), "its bytes are kept");
     assert_eq!(store.model_counts().unwrap().calls, u64::from(ITEMS) - 21);
     assert_eq!(store.audit().unwrap().recounted_model, store.model_counts().unwrap());
     store.commit(&[answer(5, "again", 3)]).unwrap();
@@ -372,7 +387,7 @@ fn a_long_answer_without_one_of_its_parts_is_damaged() {
     store.commit(&[answer(1, &"x".repeat(150_000), 1)]).unwrap();
     let request = RequestKey([1; 32]);
     let writes = Writes::from([(keys::journal_part(&request, 2), None)]);
-    store.database.apply(&writes).unwrap();
+    store.table.apply(&writes).unwrap();
     let error = store.answer(&request).unwrap_err().to_string();
     assert!(error.contains("part 2 of 3 is missing"), "{error}");
     store.commit(&[answer(1, "shorter", 1)]).unwrap();
@@ -433,18 +448,23 @@ fn what_can_be_read_of_a_database_with_a_broken_page_is_saved() {
     let sample = tempfile::tempdir().unwrap();
     let store = open(sample.path());
     // Enough for several of sled's segments: in the newest, a flip is noticed at opening.
-    let name = "n".repeat(1000);
+    let mut random = fastrand::Rng::with_seed(5);
     let all: Vec<Change> = (0..800_u32)
         .map(|n| (key((n % 7) as u8, &[n], 1), vec![FIRST]))
-        .map(|(key, consumers)| Change::Admit { producer: SOURCE, consumers, item: item(&key, &name) })
+        .map(|(key, consumers)| {
+            let name: String = std::iter::repeat_with(|| random.alphanumeric()).take(3000).collect();
+            Change::Admit { producer: SOURCE, consumers, item: item(&key, &name) }
+        })
         .collect();
-    for batch in all.chunks(20) {
+    for (n, batch) in all.chunks(20).enumerate() {
         store.commit(batch).unwrap();
+        if n % 10 == 9 {
+            store.table.compact().unwrap();
+        }
     }
     drop(store);
     drop(open(sample.path()));
     let places = used(&sample.path().join("db/db"));
-    let mut random = fastrand::Rng::with_seed(11);
     let mut saved = 0;
     for _ in 0..200 {
         let dir = copy(&sample);

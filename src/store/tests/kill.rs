@@ -23,6 +23,10 @@ fn writer() {
         let changes: Vec<Change> = (0..PER_COMMIT).map(|m| admit(&key(1, &[n as u32, m], 1), &[FIRST])).collect();
         lease.check().unwrap();
         let Epoch(epoch) = store.commit(&changes).unwrap();
+        // So that many are killed in the middle of it.
+        if n % 3 == 0 {
+            store.table.compact().unwrap();
+        }
         let mut out = std::io::stdout().lock();
         out.write_all(format!("acknowledged {epoch}\n").as_bytes()).unwrap();
         out.flush().unwrap();

@@ -17,6 +17,8 @@ const STAGES: [StageKey; 3] = [SOURCE, FIRST, SECOND];
 #[derive(Clone, Debug)]
 enum Step {
     Commit(Vec<Change>),
+    /// Makes blocks of the latest changes, which nobody may notice.
+    Compact,
     /// Closes the store on disk and opens it again.
     Restart,
 }
@@ -87,6 +89,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => vec((any_key(), consumers()), 1..12).prop_map(|items| {
             Step::Commit(items.iter().map(|(key, consumers)| admit(key, consumers)).collect())
         }),
+        3 => Just(Step::Compact),
         1 => Just(Step::Restart),
     ]
 }
@@ -226,6 +229,7 @@ proptest! {
                     let store = disk.as_ref().unwrap();
                     prop_assert_eq!(kind(store.commit(changes)), kind(memory.commit(changes)));
                 }
+                Step::Compact => disk.as_ref().unwrap().table.compact().unwrap(),
                 Step::Restart => {
                     drop(disk.take());
                     dir = moved(&dir);
@@ -236,7 +240,10 @@ proptest! {
         compare(disk.as_ref().unwrap(), &memory, limit);
         drop(disk.take());
         dir = moved(&dir);
-        compare(&open(dir.path()), &memory, limit);
+        let disk = open(dir.path());
+        compare(&disk, &memory, limit);
+        disk.table.compact().unwrap();
+        compare(&disk, &memory, limit);
     }
 }
 

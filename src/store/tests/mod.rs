@@ -1,5 +1,6 @@
 //! Tests of the store as a whole.
 
+mod blocks;
 mod damage;
 mod kill;
 mod lockstep;
