@@ -78,6 +78,12 @@ enum Command {
         /// Folder of the results; by default the run's
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Formats, in place of those of the configuration: jsonl, parquet, alpaca, sharegpt, openai, squad, or all
+        #[arg(long = "format", value_name = "NAMES", value_delimiter = ',')]
+        formats: Option<Vec<String>>,
+        /// Split by document, 80 : 10 : 10 unless the configuration says otherwise
+        #[arg(long)]
+        split: bool,
         /// Show JSON
         #[arg(long)]
         json: bool,
@@ -302,8 +308,8 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Status { state, json, watch } => {
             crate::app::status::status(&StatusArgs { state: state.state, json, watch }).await
         }
-        Command::Export { state, out, json } => {
-            crate::app::export::export(&ExportArgs { state: state.state, out, json })
+        Command::Export { state, out, formats, split, json } => {
+            crate::app::export::export(&ExportArgs { state: state.state, out, formats, split, json })
         }
         Command::Failures { action } => crate::app::failures::failures(&match action {
             FailuresCommand::List { state, json } => {

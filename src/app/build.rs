@@ -377,6 +377,7 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
         "pipeline_file": loaded.run.pipeline.display().to_string(),
         "environment": loaded.run.environment.as_str(),
         "max_failure_ratio": loaded.run.max_failure_ratio,
+        "export": loaded.run.export,
         "llm": {
             "model": llm.model,
             "endpoints": llm.endpoints.iter().map(|e| e.base_url.clone()).collect::<Vec<_>>(),

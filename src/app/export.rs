@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::state::{State, StateOptions, resolve};
-use super::{Exit, grouped};
-use crate::export::{Export, Exported, manifest};
+use super::{Exit, UsageError, grouped};
+use crate::export::generation::Generation;
+use crate::export::{Export, Exported, dataset, manifest};
+use crate::model::dataset::{ExportOptions, Splits, formats_named};
 use crate::model::plan::Plan;
 use crate::model::store::Store;
 
@@ -15,6 +17,10 @@ pub struct ExportArgs {
     pub state: Option<PathBuf>,
     /// The folder of the results; `None`: the run's.
     pub out: Option<PathBuf>,
+    /// Names of formats; `None`: the run's.
+    pub formats: Option<Vec<String>>,
+    /// Whether to split, where the run does not.
+    pub split: bool,
     /// Whether the summary is JSON.
     pub json: bool,
 }
@@ -28,7 +34,8 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     let plan = state.plan()?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&plan.out));
     let pending = pending(&plan, state.store.as_ref())?;
-    let exported = write(&state, &plan, &out, pending == 0)?;
+    let options = options(args, &plan)?;
+    let exported = write(&state, &plan, &out, pending == 0, &options)?;
     if args.json {
         let json = serde_json::json!({
             "run_id": plan.run_id, "finished": pending == 0, "pending": pending,
@@ -62,11 +69,43 @@ pub(super) fn pending(plan: &Plan, store: &dyn Store) -> anyhow::Result<u64> {
     Ok(pending)
 }
 
-/// Writes all files of a state, the manifest last.
-pub(super) fn write(state: &State, plan: &Plan, out: &Path, finished: bool) -> anyhow::Result<Exported> {
+/// What the command line asks for, else what the run's configuration did.
+fn options(args: &ExportArgs, plan: &Plan) -> anyhow::Result<ExportOptions> {
+    let mut options = planned(plan);
+    if let Some(names) = &args.formats {
+        options.formats = formats_named(names.iter().map(String::as_str)).map_err(UsageError)?;
+    }
+    if args.split && options.splits.is_none() {
+        options.splits = Some(Splits::default());
+    }
+    Ok(options)
+}
+
+/// What the run's configuration asks for. Plans of earlier programs do not say.
+pub(super) fn planned(plan: &Plan) -> ExportOptions {
+    serde_json::from_value(plan.config["export"].clone()).unwrap_or_default()
+}
+
+/// Writes all files of a state and puts them in place as a whole.
+pub(super) fn write(
+    state: &State,
+    plan: &Plan,
+    out: &Path,
+    finished: bool,
+    options: &ExportOptions,
+) -> anyhow::Result<Exported> {
     let export = Export { plan, store: state.store.as_ref(), texts: state.texts.as_ref() };
-    let exported = export.write(out)?;
-    manifest::write(out, plan, &super::run::facts(state, plan, finished)?, &exported)?;
+    let generation = Generation::begin(out, &dataset::names(options))?;
+    let mut exported = export.write(generation.folder())?;
+    let facts = super::run::facts(state, plan, finished)?;
+    let about =
+        dataset::Facts { plan, finished, remarks: &facts.remarks, review: None, own_card: generation.own_card() };
+    dataset::write(generation.folder(), options, &about, &mut exported)?;
+    manifest::write(generation.folder(), plan, &facts, &exported)?;
+    if generation.own_card() {
+        tracing::warn!("{} was written or changed by hand: it is left as it is", out.join("README.md").display());
+    }
+    generation.publish()?;
     Ok(exported)
 }
 

@@ -12,7 +12,7 @@ use super::progress::{self, Attempt, ModelStatus, Phase, Status};
 use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
 use super::{Exit, UsageError, grouped, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
-use crate::export::{Exported, manifest};
+use crate::export::{Exported, dataset, generation, manifest};
 use crate::llm::endpoints::EndpointStatus;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
@@ -64,6 +64,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     }
     apart_from_input(&args, &loaded, &[("state", &state_dir), ("results", &out)])?;
     writable(&out)?;
+    generation::check(&out, &dataset::names(&loaded.run.export))?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -329,7 +330,7 @@ fn finish(
             Ok(Exit::Interrupted)
         }
         RunEnd::Finished => {
-            let exported = super::export::write(state, plan, out, true)?;
+            let exported = super::export::write(state, plan, out, true, &super::export::planned(plan))?;
             let failures = Failures::count(&exported);
             if args.json {
                 super::export::print(&summary_json(plan, &exported, out)?);

@@ -12,6 +12,7 @@ use crate::model::graph::Graph;
 use crate::model::params::{Documented, Fault, Node, Place};
 
 mod env;
+mod export;
 mod forms;
 mod llm;
 mod overrides;

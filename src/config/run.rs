@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::forms::{duration, is_plain_name, optional_path, paths, wrong};
 use super::llm::{LlmConfig, read_llm};
+use crate::model::dataset::ExportOptions;
 use crate::model::params::{Documented, Fault, Node, Reader, Value};
 
 /// A run, as its file and the command line describe it.
@@ -31,6 +32,8 @@ pub struct RunConfig {
     pub shutdown_grace: Duration,
     /// The share of items, 0 to 1, that may become dead letters before the run counts as failed.
     pub max_failure_ratio: f64,
+    /// What the results are written as.
+    pub export: ExportOptions,
     /// The store.
     pub store: StoreConfig,
     /// Where Prometheus reads the metrics; `None`: nowhere.
@@ -142,6 +145,7 @@ pub(super) fn read(
              scheduler kills (Slurm: KillWait, 30 s as it comes)",
         )
     });
+    let export = reader.section("export", super::export::read);
     let store = reader.section("store", |r| StoreConfig {
         cache_mb: small(r.int("cache_mb", 64, 8..=65_536, "the most memory that the database's cache takes, in MiB")),
         lease: duration(
@@ -179,6 +183,7 @@ pub(super) fn read(
         llm,
         shutdown_grace,
         max_failure_ratio,
+        export,
         store,
         prometheus,
     }

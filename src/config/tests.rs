@@ -112,6 +112,13 @@ fn defaults_hold() {
         },
         shutdown_grace: 20s,
         max_failure_ratio: 0.05,
+        export: ExportOptions {
+            formats: {
+                Jsonl,
+            },
+            splits: None,
+            passage: false,
+        },
         store: StoreConfig {
             cache_mb: 64,
             lease: 60s,
@@ -225,6 +232,13 @@ telemetry: {prometheus: "127.0.0.1:9464"}
         },
         shutdown_grace: 120s,
         max_failure_ratio: 0.0,
+        export: ExportOptions {
+            formats: {
+                Jsonl,
+            },
+            splits: None,
+            passage: false,
+        },
         store: StoreConfig {
             cache_mb: 128,
             lease: 30s,
@@ -374,7 +388,7 @@ unknown: 1
     configs/run.yaml:31: store.cache_mb must be a whole number from 8 to 65536, not 1
     configs/run.yaml:31: store.lease_seconds must be at least 5s
     configs/run.yaml:32: telemetry.prometheus must be off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464, not 9464
-    configs/run.yaml:33: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, store, telemetry, llm
+    configs/run.yaml:33: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, export, store, telemetry, llm
     34 faults: nothing was started
     "#);
 }
