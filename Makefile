@@ -3,7 +3,7 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage bench
+.PHONY: help build demo test check crash memory adaptive outage bench test-formats test-browser
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -13,6 +13,8 @@ help:
 	@echo "make bench   the flow beside a bare client loop, on this machine"
 	@echo "make memory  peak memory at 10,000 and 100,000 chunks"
 	@echo "make adaptive  the adaptive limit against servers with a hidden knee"
+	@echo "make test-formats  pandas and datasets read every format (installs them below target/)"
+	@echo "make test-browser  the review page in a headless Chromium (chromium, chromium-driver)"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -45,6 +47,19 @@ adaptive:
 
 outage:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture endpoints::minutes_of_outage
+
+FORMATS_PYTHON = target/formats-venv/bin/python
+
+$(FORMATS_PYTHON):
+	python3 -m venv target/formats-venv
+	$(FORMATS_PYTHON) -m pip install --quiet pandas pyarrow datasets
+
+test-formats: $(FORMATS_PYTHON)
+	QAFLOW_PYTHON=$(CURDIR)/$(FORMATS_PYTHON) $(CARGO) test --release --locked --test it -- --ignored --nocapture \
+	    formats::python_reads_every_format
+
+test-browser:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture browser_
 
 bench: build
 	$(QAFLOW) bench flow --all

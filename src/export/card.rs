@@ -90,11 +90,15 @@ fn front_matter(out: &mut String, input: &CardInput<'_>) {
     out.push_str("---\n");
 }
 
-/// The formats with files, the one that is read most surely first.
+/// The formats that the card's configurations name. `datasets` reads all configurations of one card with one reader, so
+/// Parquet is among them only where nothing else is; beside others it is loaded by its own folder.
 fn formats(input: &CardInput<'_>) -> Vec<Format> {
     let mut formats: Vec<Format> = input.files.iter().map(|(format, _, _)| *format).collect();
-    formats.sort_by_key(|format| (*format != Format::Parquet, *format));
+    formats.sort_unstable();
     formats.dedup();
+    if formats.len() > 1 {
+        formats.retain(|format| *format != Format::Parquet);
+    }
     formats
 }
 
@@ -126,6 +130,9 @@ fn how_to_load(out: &mut String, input: &CardInput<'_>) {
     out.push_str("\n## Loading\n\n```python\nfrom datasets import load_dataset\n");
     for format in formats {
         let _ = writeln!(out, "load_dataset(\"path/to/this/folder\", \"{}\")", format.name());
+    }
+    if input.options.formats.contains(&Format::Parquet) {
+        out.push_str("load_dataset(\"path/to/this/folder/parquet\")  # the same rows, from Parquet\n");
     }
     out.push_str(
         "```\n\n`sha256sum -c SHA256SUMS` checks the files. `dataset.jsonl` holds all pairs, `rejected.jsonl` what the \

@@ -11,6 +11,7 @@ mod command_line;
 mod crash;
 mod damage;
 mod endpoints;
+mod formats;
 mod layers;
 mod memory;
 mod pdfs;
