@@ -10,6 +10,7 @@ use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
+use crate::app::review::ReviewArgs;
 use crate::app::run::RunArgs;
 use crate::app::simulate_llm::SimulateArgs;
 use crate::app::status::StatusArgs;
@@ -88,6 +89,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Rate a sample of the pairs on a page of this machine, and see what people found
+    Review(Box<ReviewArgs>),
     /// List, show and retry what was given up
     Failures {
         #[command(subcommand)]
@@ -311,6 +314,7 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Export { state, out, formats, split, json } => {
             crate::app::export::export(&ExportArgs { state: state.state, out, formats, split, json })
         }
+        Command::Review(args) => crate::app::review::review(*args).await,
         Command::Failures { action } => crate::app::failures::failures(&match action {
             FailuresCommand::List { state, json } => {
                 FailuresArgs { state: state.state, action: FailuresAction::List, json }

@@ -98,8 +98,14 @@ pub(super) fn write(
     let generation = Generation::begin(out, &dataset::names(options))?;
     let mut exported = export.write(generation.folder())?;
     let facts = super::run::facts(state, plan, finished)?;
-    let about =
-        dataset::Facts { plan, finished, remarks: &facts.remarks, review: None, own_card: generation.own_card() };
+    let review = super::review::card_section(out, &generation.folder().join("dataset.jsonl"));
+    let about = dataset::Facts {
+        plan,
+        finished,
+        remarks: &facts.remarks,
+        review: review.as_deref(),
+        own_card: generation.own_card(),
+    };
     dataset::write(generation.folder(), options, &about, &mut exported)?;
     manifest::write(generation.folder(), plan, &facts, &exported)?;
     if generation.own_card() {

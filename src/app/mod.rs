@@ -7,6 +7,7 @@ pub mod export;
 pub mod failures;
 pub mod model_pull;
 pub mod progress;
+pub mod review;
 pub mod run;
 pub mod signals;
 pub mod simulate_llm;

@@ -143,7 +143,7 @@ fn how_to_load(out: &mut String, input: &CardInput<'_>) {
 fn splits(out: &mut String, input: &CardInput<'_>) {
     let Some(Splits { train, validation, test, seed }) = input.options.splits else { return };
     out.push_str("\n## Splits\n\n| split | documents | pairs |\n|---|---|---|\n");
-    for (name, count) in input.splits {
+    for (name, count) in ["train", "validation", "test"].iter().filter_map(|name| input.splits.get_key_value(name)) {
         let _ = writeln!(out, "| {name} | {} | {} |", grouped(count.documents), grouped(count.pairs));
     }
     let _ = write!(
@@ -259,7 +259,7 @@ fn limits(out: &mut String, input: &CardInput<'_>) {
     }
     let warned = input.exported.entries.iter().filter(|entry| !entry.warnings.is_empty()).count();
     if warned > 0 {
-        let _ = writeln!(out, "- {warned} documents were read with warnings; see `documents/index.jsonl`.");
+        let _ = writeln!(out, "- Documents read with warnings: {warned}; see `documents/index.jsonl`.");
     }
 }
 

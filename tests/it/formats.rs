@@ -28,7 +28,8 @@ fn rows(path: &Path) -> Vec<Value> {
 
 /// `sha256sum -c SHA256SUMS` in a folder; the file's content.
 fn checked_sums(out: &Path) -> String {
-    let said = Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(out).output().unwrap();
+    let said =
+        Command::new("sha256sum").args(["-c", "--strict", "--quiet", "SHA256SUMS"]).current_dir(out).output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     std::fs::read_to_string(out.join("SHA256SUMS")).unwrap()
 }
@@ -89,8 +90,10 @@ fn a_run_writes_every_format_and_no_document_is_in_two_splits() {
         total += pairs.len();
     }
     assert_eq!(total, all.len());
-    let shares: BTreeMap<&str, usize> =
-        split_of.values().fold(BTreeMap::new(), |mut counts, split| { *counts.entry(*split).or_default() += 1; counts });
+    let shares: BTreeMap<&str, usize> = split_of.values().fold(BTreeMap::new(), |mut counts, split| {
+        *counts.entry(*split).or_default() += 1;
+        counts
+    });
     assert_eq!(shares, BTreeMap::from([("train", 10), ("validation", 1), ("test", 1)]));
 
     let statistics: Value = serde_json::from_slice(&std::fs::read(out.join("statistics.json")).unwrap()).unwrap();
@@ -100,7 +103,10 @@ fn a_run_writes_every_format_and_no_document_is_in_two_splits() {
     let sources = std::fs::read_to_string(out.join("sources.csv")).unwrap();
     assert_eq!(sources.lines().count(), 13);
     let card = std::fs::read_to_string(out.join("README.md")).unwrap();
-    assert!(card.starts_with("---\n") && card.contains("config_name: squad") && card.contains("bulletin-0003.md"), "{card}");
+    assert!(
+        card.starts_with("---\n") && card.contains("config_name: squad") && card.contains("bulletin-0003.md"),
+        "{card}"
+    );
 
     // The same again, byte for byte, the manifest and its clock apart.
     expect(&mut qaflow(&place.path(""), &["export", "--state", "state", "--out", "again"]), 0);
@@ -148,8 +154,7 @@ fn a_killed_export_leaves_the_old_or_the_new_whole() {
     while kills < 30 {
         let was_few = checked_sums(&out) == few_sums;
         let args = if was_few { &many[..] } else { &few[..] };
-        let mut child =
-            qaflow(&place.path(""), args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = qaflow(&place.path(""), args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_micros(random.u64(0..usual.as_micros() as u64 * 3 / 2)));
         child.kill().unwrap();
         let ended = child.wait().unwrap();
@@ -158,7 +163,11 @@ fn a_killed_export_leaves_the_old_or_the_new_whole() {
         let is_few = sums == few_sums;
         assert!(is_few || sums == many_sums, "neither the old nor the new");
         assert_eq!(&files(&out), if is_few { &few_files } else { &many_files }, "files of both are mixed");
-        if is_few == was_few { old += 1 } else { new += 1 }
+        if is_few == was_few {
+            old += 1;
+        } else {
+            new += 1;
+        }
         if ended.code() == Some(0) {
             assert_ne!(is_few, was_few, "an export that ended well is in force");
         }
@@ -166,7 +175,8 @@ fn a_killed_export_leaves_the_old_or_the_new_whole() {
     println!("{kills} kills: {old} times the old export was in force, {new} times the new");
     expect(&mut qaflow(&place.path(""), &few), 0);
     assert_eq!(checked_sums(&out), few_sums);
-    let left: Vec<_> = std::fs::read_dir(out.join(".export")).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(out.join(".export")).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left.len(), 3, "what killed exports left is cleared away: {left:?}");
 }
 
