@@ -7,6 +7,7 @@ mod support;
 
 mod bad_input;
 mod bench;
+mod browser;
 mod command_line;
 mod crash;
 mod damage;
@@ -16,4 +17,5 @@ mod layers;
 mod memory;
 mod pdfs;
 mod redo;
+mod review;
 mod samples;
