@@ -1,4 +1,4 @@
-//! A small WebDriver client: a headless Chromium of its own, driven over plain HTTP, for the tests of pages.
+//! A small `WebDriver` client: a headless Chromium of its own, driven over plain HTTP, for the tests of pages.
 //!
 //! It needs `chromium` and `chromedriver` (Debian: chromium, chromium-driver); tests that use it are ignored and run by
 //! `make test-browser`, their names beginning with `browser_`.
@@ -30,7 +30,7 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver (Debian: chromium-driver)");
+            .unwrap_or_else(|error| panic!("chromedriver (Debian: chromium-driver): {error}"));
         let mut browser = Self { driver, port: 0, session: String::new(), dark };
         let mut lines = BufReader::new(browser.driver.stdout.take().unwrap());
         let mut line = String::new();
@@ -53,7 +53,7 @@ impl Browser {
             ]},
         }}});
         let made = browser.call("POST", "/session", &capabilities);
-        browser.session = made["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {made}")).to_owned();
+        browser.session.push_str(made["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {made}")));
         browser.resize(width, height);
         browser
     }
@@ -99,7 +99,7 @@ impl Browser {
         }
     }
 
-    /// Presses keys, one after the other, where the focus is. Special keys are WebDriver's (`\u{E00C}`: Escape).
+    /// Presses keys, one after the other, where the focus is. Special keys are `WebDriver`'s (`\u{E00C}`: Escape).
     pub(crate) fn keys(&self, keys: &str) {
         let actions: Vec<Value> = keys
             .chars()

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
@@ -47,12 +47,13 @@ fn results(place: &Place, count: usize) -> PathBuf {
             "checks": {}, "model": "m", "judge_model": "j", "prompt_hash": "p", "run_id": "r",
             "usage": {"prompt_tokens": 1, "completion_tokens": 1},
         });
-        dataset.push_str(&format!("{row}\n"));
+        dataset.extend([row.to_string(), "\n".into()]);
     }
     for (of, text) in texts.iter().enumerate() {
         let sha = format!("{:064x}", of + 1);
         std::fs::write(out.join(format!("documents/{sha}.md")), text).unwrap();
-        index.push_str(&format!("{}\n", json!({"name": names[of], "sha256": sha, "state": "done", "pages": 12})));
+        let entry = json!({"name": names[of], "sha256": sha, "state": "done", "pages": 12});
+        index.extend([entry.to_string(), "\n".into()]);
     }
     std::fs::write(out.join("documents/index.jsonl"), index).unwrap();
     std::fs::write(out.join("dataset.jsonl"), dataset).unwrap();
@@ -377,7 +378,8 @@ fn browser_rates_by_keyboard_and_a_kill_loses_nothing() {
     count_is(&browser, 6, 10);
     // Accepting without marks is not possible; a note, going back, a criterion chosen by arrow, undo.
     browser.keys("a");
-    browser.wait("document.getElementById('status').textContent.includes('First give a mark')");
+    browser.wait("document.getElementById('hint').innerText.includes('First give a mark')");
+    browser.screenshot(&shots().join("hint-phone-dark.png"));
     browser.keys("n");
     browser.keys(&format!("Good, but 1a{ESCAPE}"));
     browser.keys(&format!("{DOWN}{DOWN}2"));

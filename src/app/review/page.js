@@ -117,6 +117,7 @@ function paint() {
   $("accept").setAttribute("aria-pressed", String(rating.decision === "accept"));
   $("reject").setAttribute("aria-pressed", String(rating.decision === "reject"));
   if (document.activeElement !== $("note")) $("note").value = rating.note;
+  $("hint").hidden = true;
   $("back").disabled = current.index === 0;
   $("undo").disabled = history.length === 0;
   judge();
@@ -206,7 +207,10 @@ async function decide(decision) {
   if (decision === "accept" && missing >= 0) {
     active = missing;
     paint();
-    say(`First give a mark for ${CRITERIA[missing][1].toLowerCase()}.`);
+    const hint = `First give a mark for ${CRITERIA[missing][1].toLowerCase()}.`;
+    $("hint").textContent = hint;
+    $("hint").hidden = false;
+    say(hint);
     return;
   }
   const index = current.index;
