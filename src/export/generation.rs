@@ -45,19 +45,37 @@ pub struct Generation {
 struct Earlier {
     program: String,
     files: BTreeMap<String, WrittenFile>,
+    /// Whether exports were written here before, also by one that was killed before its manifest.
+    #[serde(skip)]
+    here: bool,
 }
 
 impl Earlier {
     fn read(out: &Path) -> Self {
         let read = std::fs::read(out.join("manifest.json")).ok();
-        read.and_then(|json| serde_json::from_slice(&json).ok())
-            .filter(|earlier: &Self| earlier.program == "qaflow")
-            .unwrap_or_default()
+        let earlier: Option<Self> = read.and_then(|json| serde_json::from_slice(&json).ok());
+        let mut earlier = earlier.filter(|earlier| earlier.program == "qaflow").unwrap_or_default();
+        earlier.here = !earlier.program.is_empty() || out.join(HOME).is_dir();
+        earlier
     }
 
-    /// Whether a name in the results folder is that of an export.
-    fn wrote(&self, name: &str) -> bool {
-        FIRST_NAMES.contains(&name) || self.files.keys().any(|file| top(file) == name)
+    /// Whether a plain name in the results folder is that of an export.
+    fn wrote(&self, out: &Path, name: &str) -> bool {
+        // A folder of this name may be anybody's.
+        let first = FIRST_NAMES.contains(&name) && (name != "documents" || out.join("documents/index.jsonl").is_file());
+        self.here && (first || self.files.keys().any(|file| top(file) == name && name != "documents"))
+    }
+
+    /// Whether a file below an export is its own, rather than put there by somebody through the link of its folder.
+    fn owns(&self, name: &str, sums: &BTreeSet<String>) -> bool {
+        let text = name.strip_prefix("documents/").and_then(|name| name.strip_suffix(".md"));
+        let is_text = text.is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let always = ["SHA256SUMS", "documents/index.jsonl"];
+        is_text && sums.is_empty()
+            || always.contains(&name)
+            || FIRST_NAMES.contains(&name)
+            || sums.contains(name)
+            || self.files.contains_key(name)
     }
 }
 
@@ -73,6 +91,7 @@ impl Generation {
     /// If another export to it is under way, if something that no export wrote stands where one of `names` must, or if
     /// the folder cannot be written.
     pub fn begin(out: &Path, names: &[&str]) -> Result<Self, ExportError> {
+        check(out, names)?;
         let home = out.join(HOME);
         make_folder(&home)?;
         let lock_path = home.join("lock");
@@ -81,7 +100,6 @@ impl Generation {
         if flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
             return Err(ExportError::Busy { out: out.into() });
         }
-        check(out, names)?;
         let own_card = keep_card(out)?;
         let links = adopt(out)?;
         let current = std::fs::read_link(home.join(CURRENT)).ok();
@@ -133,7 +151,6 @@ impl Generation {
     /// # Errors
     /// If something cannot be written; the last export is in force then, or, after the rename, this one.
     pub fn publish(mut self) -> Result<(), ExportError> {
-        sync_folders(&self.folder)?;
         if self.links {
             self.publish_by_links()?;
         } else {
@@ -143,8 +160,39 @@ impl Generation {
         Ok(())
     }
 
+    /// Takes over what somebody put into a folder of the last export, such as `alpaca/notes.txt`: it is not ours to
+    /// remove.
+    fn take_over_foreign_files(&self) -> Result<(), ExportError> {
+        let former = self.out.join(HOME).join(CURRENT);
+        let earlier = Earlier::read(&self.out);
+        let sums = std::fs::read_to_string(former.join("SHA256SUMS")).unwrap_or_default();
+        let sums: BTreeSet<String> =
+            sums.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name.to_owned()).collect();
+        let Ok(folder) = former.canonicalize() else { return Ok(()) };
+        for entry in walkdir::WalkDir::new(&folder).into_iter().filter_map(Result::ok) {
+            let Ok(name) = entry.path().strip_prefix(&folder) else { continue };
+            let to = self.folder.join(name);
+            let partial = entry.file_name().to_string_lossy().ends_with(".partial");
+            if entry.file_type().is_dir() || partial || earlier.owns(&name.to_string_lossy(), &sums) {
+                continue;
+            }
+            if to.symlink_metadata().is_ok() {
+                continue;
+            }
+            if let Some(parent) = to.parent() {
+                make_folder(parent)?;
+            }
+            std::fs::hard_link(entry.path(), &to)
+                .or_else(|_| std::fs::copy(entry.path(), &to).map(drop))
+                .map_err(at(&to))?;
+        }
+        Ok(())
+    }
+
     fn publish_by_links(&self) -> Result<(), ExportError> {
+        self.take_over_foreign_files()?;
         let home = self.out.join(HOME);
+        sync_folders(&self.folder)?;
         let names = names_in(&self.folder)?;
         // New names lead nowhere until the rename below.
         for name in &names {
@@ -221,7 +269,7 @@ pub fn check(out: &Path, names: &[&str]) -> Result<(), ExportError> {
     for name in names {
         let path = out.join(name);
         let there = path.symlink_metadata().is_ok();
-        if there && *name != CARD && !is_ours(out, name) && !earlier.wrote(name) {
+        if there && *name != CARD && !is_ours(out, name) && !earlier.wrote(out, name) {
             return Err(ExportError::Occupied { path });
         }
     }
@@ -276,7 +324,7 @@ fn adopt(out: &Path) -> Result<bool, ExportError> {
     let mut plain = BTreeSet::new();
     for name in names_in(out)? {
         let meta = out.join(&name).symlink_metadata();
-        if meta.is_ok_and(|meta| !meta.is_symlink()) && earlier.wrote(&name) && name != CARD {
+        if meta.is_ok_and(|meta| !meta.is_symlink()) && earlier.wrote(out, &name) && name != CARD {
             plain.insert(name);
         }
     }

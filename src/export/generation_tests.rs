@@ -59,6 +59,7 @@ fn plain_files_of_earlier_programs_are_taken_over_without_changing() {
     let out = dir.path().join("out");
     put(&out.join("dataset.jsonl"), "old");
     put(&out.join("documents/a.md"), "old text");
+    put(&out.join("documents/index.jsonl"), "{}");
     put(&out.join("manifest.json"), &manifest(&[("dataset.jsonl", "old")]));
     let generation = Generation::begin(&out, &["dataset.jsonl", "documents"]).expect("begun");
     assert_eq!((read(out.join("dataset.jsonl")), read(out.join("documents/a.md"))), ("old".into(), "old text".into()));
@@ -85,10 +86,31 @@ fn a_copy_that_followed_the_links_works_again() {
 fn what_no_export_wrote_is_never_replaced() {
     let dir = tempfile::tempdir().expect("folder");
     let out = dir.path().join("out");
-    put(&out.join("parquet/mine.parquet"), "mine");
-    let refused = Generation::begin(&out, &["dataset.jsonl", "parquet"]).expect_err("occupied").to_string();
-    assert!(refused.contains("parquet was not written by an export"), "{refused}");
-    assert_eq!(read(out.join("parquet/mine.parquet")), "mine");
+    for (name, file) in
+        [("parquet", "parquet/mine.parquet"), ("documents", "documents/mine.pdf"), ("dataset.jsonl", "dataset.jsonl")]
+    {
+        put(&out.join(file), "mine");
+        for _ in 0..2 {
+            let refused = Generation::begin(&out, &[name]).expect_err("occupied").to_string();
+            assert!(refused.contains(&format!("{name} was not written by an export")), "{refused}");
+        }
+        assert_eq!(read(out.join(file)), "mine");
+    }
+}
+
+#[test]
+fn what_somebody_put_into_a_folder_of_an_export_is_taken_over() {
+    let dir = tempfile::tempdir().expect("folder");
+    let out = dir.path().join("out");
+    let text = format!("documents/{}.md", "ab".repeat(32));
+    export(&out, &[("alpaca/train.jsonl", "1"), ("dataset.jsonl", "1"), (text.as_str(), "text")]);
+    put(&out.join("alpaca/notes.txt"), "mine");
+    put(&out.join("documents/deep/notes.md"), "mine, too");
+    export(&out, &[("dataset.jsonl", "2")]);
+    export(&out, &[("dataset.jsonl", "3")]);
+    assert_eq!(read(out.join("alpaca/notes.txt")), "mine");
+    assert_eq!(read(out.join("documents/deep/notes.md")), "mine, too");
+    assert!(!out.join("alpaca/train.jsonl").exists(), "what the export itself wrote is gone");
 }
 
 #[test]
