@@ -3,7 +3,8 @@ CARGO ?= cargo
 QAFLOW = target/release/qaflow
 N ?= 100
 
-.PHONY: help build demo test check crash memory adaptive outage near-duplicates bench ladder test-slurm test-prometheus
+.PHONY: help build demo test check crash memory adaptive outage near-duplicates bench ladder test-slurm test-prometheus test-formats \
+	test-browser
 
 help:
 	@echo "make demo    build, fetch the demo model, run the samples"
@@ -17,6 +18,8 @@ help:
 	@echo "make test-slurm  jobs on a real Slurm: preempted, requeued, cancelled, killed (SUBSET=1: fewer)"
 	@echo "make test-prometheus  a real Prometheus reads a run; every expression of dashboards and rules is evaluated"
 	@echo "make near-duplicates  time and memory of the search for near-duplicates in a million pairs"
+	@echo "make test-formats  pandas and datasets read every format (installs them below target/)"
+	@echo "make test-browser  the pages in a headless Chromium (chromium, chromium-driver)"
 	@echo "make outage  a minute without server, a minute of overload"
 
 build:
@@ -55,6 +58,18 @@ outage:
 
 test-prometheus:
 	$(CARGO) test --release --locked --test it -- --ignored --nocapture --test-threads 1 prometheus::
+FORMATS_PYTHON = target/formats-venv/bin/python
+
+$(FORMATS_PYTHON):
+	python3 -m venv target/formats-venv
+	$(FORMATS_PYTHON) -m pip install --quiet pandas pyarrow datasets
+
+test-formats: $(FORMATS_PYTHON)
+	QAFLOW_PYTHON=$(CURDIR)/$(FORMATS_PYTHON) $(CARGO) test --release --locked --test it -- --ignored --nocapture \
+	    formats::python_reads_every_format
+
+test-browser:
+	$(CARGO) test --release --locked --test it -- --ignored --nocapture browser_
 
 bench: build
 	$(QAFLOW) bench flow --all

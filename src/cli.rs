@@ -14,6 +14,7 @@ use crate::app::doctor::DoctorArgs;
 use crate::app::export::ExportArgs;
 use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
+use crate::app::review::ReviewArgs;
 use crate::app::run::RunArgs;
 use crate::app::shard::ShardChoice;
 use crate::app::simulate_llm::SimulateArgs;
@@ -87,10 +88,18 @@ enum Command {
         /// Export what there is of several states, though some of the corpus is missing or unfinished
         #[arg(long)]
         partial: bool,
+        /// Formats, in place of those of the configuration: jsonl, parquet, alpaca, sharegpt, openai, squad, or all
+        #[arg(long = "format", value_name = "NAMES", value_delimiter = ',')]
+        formats: Option<Vec<String>>,
+        /// Split by document, 80 : 10 : 10 unless the configuration says otherwise
+        #[arg(long)]
+        split: bool,
         /// Show JSON
         #[arg(long)]
         json: bool,
     },
+    /// Rate a sample of the pairs on a page of this machine, and see what people found
+    Review(Box<ReviewArgs>),
     /// List, show and retry what was given up
     Failures {
         #[command(subcommand)]
@@ -471,9 +480,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
                 dirs => crate::app::status_many::status(dirs, json, watch).await,
             }
         }
-        Command::Export { state, out, partial, json } => {
-            crate::app::export::export(&ExportArgs { state: state.state, out, partial, json })
+        Command::Export { state, out, partial, formats, split, json } => {
+            crate::app::export::export(&ExportArgs { state: state.state, out, partial, formats, split, json })
         }
+        Command::Review(args) => crate::app::review::review(*args).await,
         Command::Failures { action } => crate::app::failures::failures(&match action {
             FailuresCommand::List { state, json } => {
                 FailuresArgs { state: state.state, action: FailuresAction::List, json }

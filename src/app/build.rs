@@ -416,6 +416,7 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
         "environment": loaded.run.environment.as_str(),
         "max_failure_ratio": loaded.run.max_failure_ratio,
         "near_duplicates": loaded.pipeline.near_duplicates,
+        "export": loaded.run.export,
         "llm": {
             "model": llm.model,
             "endpoints": llm.endpoints.iter().map(|e| e.base_url.clone()).collect::<Vec<_>>(),

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::state::{State, StateOptions};
-use super::{Exit, grouped, states};
+use super::{Exit, UsageError, grouped, states};
+use crate::export::generation::Generation;
 use crate::export::manifest::{self, RunFacts};
-use crate::export::{Export, Exported};
+use crate::export::{Export, Exported, dataset};
 use crate::model::StoreError;
+use crate::model::dataset::{ExportOptions, Splits, formats_named};
 use crate::model::plan::Plan;
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
@@ -20,6 +22,10 @@ pub struct ExportArgs {
     pub partial: bool,
     /// The folder of the results; `None`: the run's.
     pub out: Option<PathBuf>,
+    /// Names of formats; `None`: the run's.
+    pub formats: Option<Vec<String>>,
+    /// Whether to split, where the run does not.
+    pub split: bool,
     /// Whether the summary is JSON.
     pub json: bool,
 }
@@ -38,7 +44,8 @@ pub fn export(args: &ExportArgs) -> anyhow::Result<Exit> {
     let plan = state.plan()?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(&plan.out));
     let pending = pending(&plan, state.store.as_ref())?;
-    let exported = write(&state, &plan, &out, pending == 0)?;
+    let options = options(args, &plan)?;
+    let exported = write(&state, &plan, &out, pending == 0, &options)?;
     if args.json {
         let json = serde_json::json!({
             "run_id": plan.run_id, "finished": pending == 0, "pending": pending,
@@ -73,24 +80,63 @@ pub(super) fn pending(plan: &Plan, store: &dyn Store) -> anyhow::Result<u64> {
     Ok(pending)
 }
 
-/// Writes all files of a state, the manifest last.
-pub(super) fn write(state: &State, plan: &Plan, out: &Path, finished: bool) -> anyhow::Result<Exported> {
-    let facts = super::run::facts(state, plan, finished)?;
-    write_all(plan, state.store.as_ref(), state.texts.as_ref(), out, &facts, || state.lease.check())
+/// What the command line asks for, else what the run's configuration did.
+pub(super) fn options(args: &ExportArgs, plan: &Plan) -> anyhow::Result<ExportOptions> {
+    let mut options = planned(plan);
+    if let Some(names) = &args.formats {
+        options.formats = formats_named(names.iter().map(String::as_str)).map_err(UsageError)?;
+    }
+    if args.split && options.splits.is_none() {
+        options.splits = Some(Splits::default());
+    }
+    Ok(options)
 }
 
-/// Writes all files of a dataset, the manifest last, while `held` says that they are this process's to write.
+/// What the run's configuration asks for. Plans of earlier programs do not say.
+pub(super) fn planned(plan: &Plan) -> ExportOptions {
+    serde_json::from_value(plan.config["export"].clone()).unwrap_or_default()
+}
+
+/// Writes all files of a state and puts them in place as a whole.
+pub(super) fn write(
+    state: &State,
+    plan: &Plan,
+    out: &Path,
+    finished: bool,
+    options: &ExportOptions,
+) -> anyhow::Result<Exported> {
+    let facts = super::run::facts(state, plan, finished)?;
+    let stores = (state.store.as_ref() as &dyn Store, state.texts.as_ref() as &dyn TextStore);
+    write_all(plan, stores, out, &facts, options, || state.lease.check())
+}
+
+/// Writes all files of a dataset and puts them in place as a whole, while `held` says that they are this process's to
+/// write.
 pub(super) fn write_all(
     plan: &Plan,
-    store: &dyn Store,
-    texts: &dyn TextStore,
+    (store, texts): (&dyn Store, &dyn TextStore),
     out: &Path,
     facts: &RunFacts,
+    options: &ExportOptions,
     held: impl Fn() -> Result<(), StoreError>,
 ) -> anyhow::Result<Exported> {
-    let exported = Export { plan, store, texts, held: &held }.write(out)?;
+    let generation = Generation::begin(out, &dataset::names(options))?;
+    let mut exported = Export { plan, store, texts, held: &held }.write(generation.folder())?;
+    let review = super::review::card_section(out, &generation.folder().join("dataset.jsonl"));
+    let about = dataset::Facts {
+        plan,
+        finished: facts.finished,
+        remarks: &facts.remarks,
+        review: review.as_deref(),
+        own_card: generation.own_card(),
+    };
+    dataset::write(generation.folder(), options, &about, &mut exported)?;
+    manifest::write(generation.folder(), plan, facts, &exported)?;
+    if generation.own_card() {
+        tracing::warn!("{} was written or changed by hand: it is left as it is", out.join("README.md").display());
+    }
     held()?;
-    manifest::write(out, plan, facts, &exported)?;
+    generation.publish()?;
     Ok(exported)
 }
 

@@ -23,6 +23,7 @@ mod observed;
 mod pairs_file;
 pub(crate) mod places;
 pub mod progress;
+pub mod review;
 pub mod run;
 mod sampling;
 pub mod screen;

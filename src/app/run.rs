@@ -19,7 +19,7 @@ use super::tally::Tallied;
 use super::watch::Watch;
 use super::{Exit, UsageError, grouped, places, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
-use crate::export::{Exported, manifest};
+use crate::export::{Exported, dataset, generation, manifest};
 use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
@@ -82,6 +82,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let inputs = if given { &args.input } else { &loaded.run.input };
     places::apart_from_input(inputs, &[("state", &state_dir), ("results", &out)])?;
     places::writable(&out)?;
+    generation::check(&out, &dataset::names(&loaded.run.export))?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -335,7 +336,7 @@ fn finish(
             Ok(Exit::Interrupted)
         }
         RunEnd::Finished => {
-            let exported = super::export::write(state, plan, out, true)?;
+            let exported = super::export::write(state, plan, out, true, &super::export::planned(plan))?;
             let failures = Failures::count(&exported);
             if args.json {
                 super::export::print(&summary_json(plan, &exported, out)?);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::export::{ExportArgs, pending, print, remarks, write_all};
+use super::export::{ExportArgs, options, pending, print, remarks, write_all};
 use super::progress::Phase;
 use super::state::{ATTEMPTS, CREATED, State, StateOptions};
 use super::{Exit, UsageError, grouped, shard};
@@ -223,8 +223,9 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
         ));
     }
     facts.remarks.extend(lacking.iter().cloned());
-    let exported =
-        write_all(&plan, &many, &many, &out, &facts, || open.iter().try_for_each(|(state, ..)| state.lease.check()))?;
+    let exported = write_all(&plan, (&many, &many), &out, &facts, &options(args, &plan)?, || {
+        open.iter().try_for_each(|(state, ..)| state.lease.check())
+    })?;
     if args.json {
         let json = serde_json::json!({
             "run_id": plan.run_id, "finished": lacking.is_empty(), "lacking": lacking, "states": facts.states,

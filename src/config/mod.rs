@@ -13,6 +13,7 @@ use crate::model::params::{Documented, Fault, Node, Place};
 
 mod budget;
 mod env;
+mod export;
 mod forms;
 mod gate;
 mod llm;

@@ -10,6 +10,7 @@ use super::llm::{LlmConfig, read_llm};
 use super::slurm::{SlurmConfig, read_slurm};
 use super::telemetry::{self, TelemetryConfig};
 use super::telemetry_targets::{TelemetryTargets, read_targets};
+use crate::model::dataset::ExportOptions;
 use crate::model::params::{Documented, Fault, Node, Reader};
 
 /// A run, as its file and the command line describe it.
@@ -35,6 +36,8 @@ pub struct RunConfig {
     pub shutdown_grace: Duration,
     /// The share of items, 0 to 1, that may become dead letters before the run counts as failed.
     pub max_failure_ratio: f64,
+    /// What the results are written as.
+    pub export: ExportOptions,
     /// The store.
     pub store: StoreConfig,
     /// The batch job that `qaflow slurm` writes.
@@ -154,6 +157,7 @@ pub(super) fn read(
              scheduler kills (Slurm: KillWait, 30 s as it comes)",
         )
     });
+    let export = reader.section("export", super::export::read);
     let store = reader.section("store", |r| StoreConfig {
         cache_mb: small(r.int("cache_mb", 16, 8..=65_536, "the most memory that the database's cache takes, in MiB")),
         lease: duration(
@@ -182,6 +186,7 @@ pub(super) fn read(
         llm,
         shutdown_grace,
         max_failure_ratio,
+        export,
         store,
         slurm,
         telemetry,

@@ -112,6 +112,13 @@ fn defaults_hold() {
         },
         shutdown_grace: 20s,
         max_failure_ratio: 0.05,
+        export: ExportOptions {
+            formats: {
+                Jsonl,
+            },
+            splits: None,
+            passage: false,
+        },
         store: StoreConfig {
             cache_mb: 16,
             lease: 60s,
@@ -235,6 +242,13 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
         },
         shutdown_grace: 120s,
         max_failure_ratio: 0.0,
+        export: ExportOptions {
+            formats: {
+                Jsonl,
+            },
+            splits: None,
+            passage: false,
+        },
         store: StoreConfig {
             cache_mb: 128,
             lease: 30s,

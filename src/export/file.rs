@@ -95,6 +95,77 @@ pub(super) fn sync_all(folder: &Path) -> Result<(), ExportError> {
     rustix::fs::syncfs(File::open(folder).map_err(fail)?).map_err(|error| fail(error.into()))
 }
 
+/// SHA-256 in hexadecimal.
+pub(super) fn hash_of(content: &[u8]) -> String {
+    to_hex(&Sha256::digest(content))
+}
+
+/// A file that counts and hashes what is written to it. It is in its place from the start: for files of an export that
+/// is put in force as a whole.
+pub(super) struct HashedFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl HashedFile {
+    /// Begins a file, and its folder if that is not there.
+    pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
+        let fail = |error| ExportError::Write { path: path.into(), error };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let file = BufWriter::with_capacity(1 << 16, File::create(path).map_err(fail)?);
+        Ok(Self { path: path.into(), file, hash: Sha256::new(), bytes: 0 })
+    }
+
+    /// What could not be written here.
+    pub(super) fn failed(&self, error: std::io::Error) -> ExportError {
+        ExportError::Write { path: self.path.clone(), error }
+    }
+
+    /// Closes it once it is on disk.
+    pub(super) fn finish(self, rows: u64) -> Result<WrittenFile, ExportError> {
+        let Self { path, file, hash, bytes } = self;
+        file.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| ExportError::Write { path, error })?;
+        Ok(WrittenFile { rows, bytes, sha256: to_hex(&hash.finalize()) })
+    }
+}
+
+impl Write for HashedFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// The size and SHA-256 of a file that is there.
+pub(super) fn measure(path: &Path) -> Result<WrittenFile, ExportError> {
+    let fail = |error| ExportError::Write { path: path.into(), error };
+    let mut file = File::open(path).map_err(fail)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut bytes = 0;
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer).map_err(fail)?;
+        if read == 0 {
+            return Ok(WrittenFile { rows: 0, bytes, sha256: to_hex(&hash.finalize()) });
+        }
+        hash.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
+
 /// What an unfinished file's name ends in.
 const UNFINISHED: &str = ".partial";
 

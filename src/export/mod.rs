@@ -1,14 +1,22 @@
 //! The projection of finished records into files people read. Nothing here changes the store, and apart from the
 //! manifest nothing in these files depends on the clock, the host or the number of attempts.
 
+mod card;
+pub mod dataset;
 mod documents;
 mod file;
+mod formats;
+pub mod generation;
 mod jsonl;
 pub mod manifest;
 pub mod many;
 pub mod minhash;
 pub mod near_duplicates;
+mod parquet;
 pub mod rows;
+mod splits;
+mod squad;
+mod statistics;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,6 +48,26 @@ pub enum ExportError {
         path: PathBuf,
         /// The system's words.
         error: std::io::Error,
+    },
+    /// A file of the export itself cannot be read back.
+    #[error("cannot read {} back: {detail}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Another process exports to the same folder.
+    #[error("another export to {} is under way: wait for its end, or give another --out", out.display())]
+    Busy {
+        /// The results folder.
+        out: PathBuf,
+    },
+    /// Something that no export wrote stands where one must be written.
+    #[error("{} was not written by an export and would be replaced: move it away, or give another --out", path.display())]
+    Occupied {
+        /// What stands there.
+        path: PathBuf,
     },
 }
 

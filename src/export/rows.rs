@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::near_duplicates::{NearDuplicates, Twin};
 use crate::model::Payload;
@@ -10,58 +10,92 @@ use crate::model::payload::{CheckValue, Checks, Chunk, QaPair, Scored, Scores, U
 use crate::model::record::{DeadLetter, ItemKey, Rejection};
 
 /// A row of `dataset.jsonl`; with [`RejectedRow`]'s fields behind it, of `rejected.jsonl`.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PairRow {
-    id: String,
-    question: String,
-    answer: String,
-    question_type: String,
-    source_document: String,
-    source_sha256: String,
-    source_page: u32,
-    chunk_id: String,
-    citations: Vec<CitationRow>,
-    context: String,
-    scores: Option<ScoresRow>,
-    checks: BTreeMap<String, CheckRow>,
-    model: String,
-    judge_model: Option<String>,
-    prompt_hash: String,
-    run_id: String,
-    usage: UsageRow,
+    /// The pair's id, in hexadecimal.
+    pub id: String,
+    /// The question.
+    pub question: String,
+    /// The answer.
+    pub answer: String,
+    /// For instance `factual`.
+    pub question_type: String,
+    /// The document's name.
+    pub source_document: String,
+    /// SHA-256 of the document.
+    pub source_sha256: String,
+    /// The page of the first quote, from 1.
+    pub source_page: u32,
+    /// The passage's id.
+    pub chunk_id: String,
+    /// The verified quotes.
+    pub citations: Vec<CitationRow>,
+    /// The passage.
+    pub context: String,
+    /// The judge's marks, if a judge saw it.
+    pub scores: Option<ScoresRow>,
+    /// What each check found.
+    pub checks: BTreeMap<String, CheckRow>,
+    /// The model that wrote it.
+    pub model: String,
+    /// The model that judged it.
+    pub judge_model: Option<String>,
+    /// Hash of the prompts.
+    pub prompt_hash: String,
+    /// The run's name.
+    pub run_id: String,
+    /// Tokens of the calls that made it.
+    pub usage: UsageRow,
     /// Whether the passage does not answer the question, as the answer then says; `SQuAD`'s word for it.
-    is_impossible: bool,
+    pub is_impossible: bool,
 }
 
 /// A verified quote.
-#[derive(Debug, Serialize)]
-struct CitationRow {
-    quote: String,
-    page: u32,
-    char_start: u64,
-    char_end: u64,
-    match_score: f64,
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CitationRow {
+    /// The text as it stands in the document.
+    pub quote: String,
+    /// Its page, from 1.
+    pub page: u32,
+    /// Where it begins in `documents/<sha256>.md`, in Unicode scalar values.
+    pub char_start: u64,
+    /// Where it ends.
+    pub char_end: u64,
+    /// How well the model's quote matches, 0 to 1.
+    pub match_score: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct ScoresRow {
-    clarity: u8,
-    accuracy: u8,
-    relevance: u8,
-    overall: u8,
-    reason: String,
+/// The judge's marks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoresRow {
+    /// 1 to 5.
+    pub clarity: u8,
+    /// 1 to 5.
+    pub accuracy: u8,
+    /// 1 to 5.
+    pub relevance: u8,
+    /// 1 to 5.
+    pub overall: u8,
+    /// The judge's reason.
+    pub reason: String,
 }
 
-#[derive(Debug, Serialize)]
-struct CheckRow {
-    pass: bool,
-    value: serde_json::Value,
+/// A check's result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckRow {
+    /// Whether the pair passed.
+    pub pass: bool,
+    /// What was measured: a number or a text.
+    pub value: serde_json::Value,
 }
 
-#[derive(Debug, Serialize)]
-struct UsageRow {
-    prompt_tokens: u64,
-    completion_tokens: u64,
+/// Tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// Of the prompts.
+    pub prompt_tokens: u64,
+    /// Of the answers.
+    pub completion_tokens: u64,
 }
 
 /// A row of `rejected.jsonl`.
@@ -241,4 +275,49 @@ fn checks_row(checks: &Checks) -> BTreeMap<String, CheckRow> {
         CheckValue::Text(text) => serde_json::json!(text),
     };
     checks.iter().map(|(name, check)| (name.clone(), CheckRow { pass: check.pass, value: row(&check.value) })).collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A row with one quote.
+    pub(in super::super) fn pair_row(document: &str, context: &str, quote: &str) -> PairRow {
+        PairRow {
+            id: "00ff".into(),
+            question: "When is an appeal heard?".into(),
+            answer: "Within 30 days.".into(),
+            question_type: "factual".into(),
+            source_document: format!("{document}.pdf"),
+            source_sha256: document.into(),
+            source_page: 2,
+            chunk_id: "0c".into(),
+            citations: vec![CitationRow {
+                quote: quote.into(),
+                page: 2,
+                char_start: 100,
+                char_end: 100 + quote.chars().count() as u64,
+                match_score: 1.0,
+            }],
+            context: context.into(),
+            scores: Some(ScoresRow { clarity: 5, accuracy: 4, relevance: 3, overall: 4, reason: "clear".into() }),
+            checks: BTreeMap::from([
+                ("no_leak".into(), CheckRow { pass: true, value: serde_json::json!(0.25) }),
+                ("numbers_hold".into(), CheckRow { pass: true, value: serde_json::json!("") }),
+            ]),
+            model: "m".into(),
+            judge_model: None,
+            prompt_hash: "p".into(),
+            run_id: "r".into(),
+            usage: UsageRow { prompt_tokens: 10, completion_tokens: 2 },
+            is_impossible: false,
+        }
+    }
+
+    #[test]
+    fn rows_are_read_back_as_written() {
+        let row = pair_row("a", "An appeal is heard.", "appeal");
+        let json = serde_json::to_string(&row).expect("json");
+        assert_eq!(serde_json::from_str::<PairRow>(&json).expect("read"), row);
+    }
 }

@@ -1,6 +1,7 @@
 //! What flows and what is kept: items, identities, records and their legal transitions, the graph,
 //! and the traits that the layers above implement. No input or output happens here, and no runtime is used.
 
+pub mod dataset;
 pub mod error;
 pub mod graph;
 pub mod ids;
