@@ -157,8 +157,12 @@ async function show(index) {
     await load(index);
   } finally {
     moving -= 1;
-    while (!moving && waiting.length) press(waiting.shift());
+    flush();
   }
+}
+
+function flush() {
+  while (!moving && waiting.length) press(waiting.shift());
 }
 
 async function load(index) {
@@ -191,6 +195,7 @@ async function load(index) {
 }
 
 function finish() {
+  waiting = [];
   $("main").hidden = true;
   $("done").hidden = false;
   const accepted = states.filter((state) => state === "accept").length;
@@ -245,12 +250,16 @@ async function decide(decision) {
 async function undo() {
   const last = history.pop();
   if (!last) { say("Nothing to undo"); return; }
+  moving += 1;
   if (!current || current.index !== last.index || $("main").hidden) await show(last.index);
+  moving -= 1;
   if (current.index !== last.index) { history.push(last); return; }
   rating = { ...last.rating };
   active = Math.max(0, CRITERIA.findIndex(([name]) => !rating[name]));
   paint();
-  await save();
+  const kept = save();
+  flush();
+  await kept;
   say("Undone");
 }
 
