@@ -17,6 +17,9 @@ let active = 0;
 let history = [];
 let saving = Promise.resolve(true);
 let unsaved = null;
+// While the next pair is on its way, keys wait for it: they are meant for that one, never for the pair just decided.
+let moving = 0;
+let waiting = [];
 
 const decided = () => states.filter((state) => state === "accept" || state === "reject").length;
 const say = (text) => { $("status").textContent = text; };
@@ -148,7 +151,21 @@ function showSource(source) {
   }
 }
 
-async function show(index, focus = true) {
+async function show(index) {
+  moving += 1;
+  try {
+    await load(index);
+  } finally {
+    moving -= 1;
+    flush();
+  }
+}
+
+function flush() {
+  while (!moving && waiting.length) press(waiting.shift());
+}
+
+async function load(index) {
   if (!(await saving) && unsaved) return;
   try {
     current = await ask(`pair/${index}`);
@@ -173,10 +190,12 @@ async function show(index, focus = true) {
   paint();
   showSource(current.source);
   document.title = `${index + 1} of ${states.length} · Review · qaflow`;
-  if (focus) { $("question").focus({ preventScroll: true }); window.scrollTo(0, 0); }
+  $("question").focus({ preventScroll: true });
+  window.scrollTo(0, 0);
 }
 
 function finish() {
+  waiting = [];
   $("main").hidden = true;
   $("done").hidden = false;
   const accepted = states.filter((state) => state === "accept").length;
@@ -197,12 +216,14 @@ function change(edit) {
 }
 
 function mark(value) {
+  if (moving) return;
   const [name, title] = CRITERIA[active];
   change(() => { rating[name] = value; active = Math.min(active + 1, CRITERIA.length - 1); });
   say(`${title} ${value}`);
 }
 
 async function decide(decision) {
+  if (moving) return;
   const missing = CRITERIA.findIndex(([name]) => !rating[name]);
   if (decision === "accept" && missing >= 0) {
     active = missing;
@@ -214,7 +235,10 @@ async function decide(decision) {
     return;
   }
   const index = current.index;
-  if (!(await change(() => { rating.decision = decision; }))) return;
+  moving += 1;
+  const kept = await change(() => { rating.decision = decision; });
+  moving -= 1;
+  if (!kept) { waiting = []; return; }
   say(decision === "accept" ? "Accepted" : "Rejected");
   const open = (state) => state !== "accept" && state !== "reject";
   let next = states.findIndex((state, at) => at > index && open(state));
@@ -226,12 +250,16 @@ async function decide(decision) {
 async function undo() {
   const last = history.pop();
   if (!last) { say("Nothing to undo"); return; }
+  moving += 1;
   if (!current || current.index !== last.index || $("main").hidden) await show(last.index);
+  moving -= 1;
   if (current.index !== last.index) { history.push(last); return; }
   rating = { ...last.rating };
   active = Math.max(0, CRITERIA.findIndex(([name]) => !rating[name]));
   paint();
-  await save();
+  const kept = save();
+  flush();
+  await kept;
   say("Undone");
 }
 
@@ -249,21 +277,29 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (!current) return;
-  const rated = !$("main").hidden;
   const scrolling = event.target === $("text");
-  const key = event.key.toLowerCase();
+  const key = event.ctrlKey ? "u" : event.key.toLowerCase();
+  if (scrolling && (key === "arrowup" || key === "arrowdown")) return;
+  if (moving) waiting.push(key);
+  else if (!press(key)) return;
+  event.preventDefault();
+});
+
+// Does what a key means; whether it means anything.
+function press(key) {
+  const rated = !$("main").hidden;
   if (rated && key >= "1" && key <= "5" && key.length === 1) mark(Number(key));
   else if (rated && key === "a") decide("accept");
   else if (rated && key === "r") decide("reject");
   else if (rated && key === "n") $("note").focus();
-  else if (key === "u" || (event.ctrlKey && key === "z")) undo();
+  else if (key === "u") undo();
   else if (key === "arrowleft") step($("main").hidden ? 0 : -1);
   else if (key === "arrowright" && rated) step(1);
-  else if (key === "arrowup" && rated && !scrolling) { active = Math.max(0, active - 1); paint(); }
-  else if (key === "arrowdown" && rated && !scrolling) { active = Math.min(CRITERIA.length - 1, active + 1); paint(); }
-  else return;
-  event.preventDefault();
-});
+  else if (key === "arrowup" && rated) { active = Math.max(0, active - 1); paint(); }
+  else if (key === "arrowdown" && rated) { active = Math.min(CRITERIA.length - 1, active + 1); paint(); }
+  else return false;
+  return true;
+}
 
 let typing = 0;
 function keepNote() {

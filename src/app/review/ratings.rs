@@ -168,7 +168,13 @@ impl Ratings {
             .append(true)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+        // A child that this process has just started holds the lock as well, until it has become another program.
+        let mut tries = 0..50;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            if tries.next().is_some() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                continue;
+            }
             bail!("{reviewer} is reviewing in another process: end it, or give another --reviewer");
         }
         let mut content = Vec::new();
