@@ -10,7 +10,8 @@ use super::assemble::{Parts, assemble};
 use super::collect::{Found, collect};
 use super::files;
 use crate::app::export::print;
-use crate::app::state::{State, StateOptions, host, resolve};
+use crate::app::state::{State, StateOptions, host};
+use crate::app::states::select;
 use crate::app::{Exit, UsageError};
 use crate::bench::derive::{QualityTargets, disagreements};
 use crate::bench::ladder::Ladder;
@@ -22,7 +23,8 @@ use crate::store::Identity;
 /// What the command line says.
 #[derive(clap::Args, Clone, Debug)]
 pub struct RecordArgs {
-    /// Folder of a state; several times for the shards of one run [default: the only one below state/]
+    /// Folder of a state, or a pattern such as 'state/run-*'; several times for the shards of one run [default: the only
+    /// one below state/]
     #[arg(long, value_name = "DIR")]
     pub state: Vec<PathBuf>,
     /// The record's name [default: `<environment>_<description>_<date>_<number>`]
@@ -97,7 +99,7 @@ pub fn plain(text: &str) -> Result<String, String> {
 /// # Errors
 /// If a state is not there or in use, if there is nothing to record, or if the record cannot be written.
 pub async fn record(args: &RecordArgs) -> anyhow::Result<Exit> {
-    let folders = if args.state.is_empty() { vec![resolve(None)?] } else { args.state.clone() };
+    let folders = select(&args.state)?.dirs;
     let states: Vec<State> =
         folders.iter().map(|dir| State::open(dir, StateOptions::default())).collect::<anyhow::Result<_>>()?;
     of_states(args, &states.iter().collect::<Vec<_>>()).await?;
