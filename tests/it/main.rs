@@ -27,6 +27,7 @@ mod pdfs;
 mod prometheus;
 mod recompute;
 mod redo;
+mod report_page;
 mod review;
 mod samples;
 mod scale;
