@@ -49,7 +49,7 @@ impl Recorder {
     /// If the file cannot be written.
     pub fn note(&mut self, status: &Status, last: bool) -> io::Result<()> {
         let now = jiff::Timestamp::now().as_second();
-        let wait = if last { 1 } else { self.every as i64 };
+        let wait = if last { 1 } else { self.every.cast_signed() };
         if now - self.last < wait {
             return Ok(());
         }

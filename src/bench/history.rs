@@ -107,6 +107,7 @@ impl History {
     }
 
     /// Only the samples of attempts `first` to `last`.
+    #[must_use]
     pub fn of_attempts(mut self, first: u64, last: u64) -> Self {
         self.samples.retain(|sample| (first..=last).contains(&sample.attempt));
         self
@@ -122,7 +123,7 @@ impl History {
         let mut times: BTreeMap<i64, Vec<(usize, &Sample)>> = BTreeMap::new();
         for (at, shard) in shards.iter().enumerate() {
             for sample in &shard.samples {
-                let bucket = times.entry(sample.t.div_euclid(every_seconds as i64)).or_default();
+                let bucket = times.entry(sample.t.div_euclid(every_seconds.cast_signed())).or_default();
                 // A shard's latest sample of the bucket counts.
                 bucket.retain(|(other, _)| *other != at);
                 bucket.push((at, sample));
@@ -140,7 +141,7 @@ impl History {
             for (at, sample) in now {
                 latest[at] = sample.clone();
             }
-            samples.push(sum(bucket * every_seconds as i64, &latest));
+            samples.push(sum(bucket * every_seconds.cast_signed(), &latest));
         }
         Self { samples, every_seconds }
     }

@@ -40,7 +40,7 @@ pub fn mean_interval(values: &[f64], level: f64) -> Option<(f64, Option<(f64, f6
     Some((mean, Some((mean - wide, mean + wide))))
 }
 
-/// I_x(a, b), by its continued fraction, evaluated after Lentz (1976).
+/// `I_x(a, b)`, by its continued fraction, evaluated after Lentz (1976).
 fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 0.0;
@@ -57,6 +57,7 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
     }
 }
 
+#[expect(clippy::many_single_char_names, reason = "the names of the formula")]
 fn fraction(a: f64, b: f64, x: f64) -> f64 {
     const TINY: f64 = 1e-300;
     let away_from_zero = |v: f64| if v.abs() < TINY { TINY } else { v };

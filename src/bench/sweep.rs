@@ -112,11 +112,14 @@ pub struct Measure {
 /// The values of one measure: for each cell those of its repeats in order; `None` where it was not measured.
 pub type Table = Vec<Vec<Option<f64>>>;
 
+/// A mean, and its interval if there is one.
+pub type Mean = (f64, Option<(f64, f64)>);
+
 /// What the repeats say about one measure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     /// For each cell: mean and its 95% interval over the repeats.
-    pub means: Vec<Option<(f64, Option<(f64, f64)>)>>,
+    pub means: Vec<Option<Mean>>,
     /// The cell with the best mean.
     pub best: Option<usize>,
     /// The cells that cannot be told from the best, itself left out.

@@ -269,24 +269,6 @@ pub fn server_silent(endpoint: &str) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn label_values_are_bounded() {
-        assert_eq!(bounded("t1", "http_503"), "http_503");
-        for unexpected in ["", "Has Spaces", "évil", "a\"b", &"x".repeat(41)] {
-            assert_eq!(bounded("t1", unexpected), "other");
-        }
-        for n in 0..200 {
-            bounded("t2", &format!("v{n}"));
-        }
-        assert_eq!((bounded("t2", "v0").as_str(), bounded("t2", "v199").as_str()), ("v0", "other"));
-        assert_eq!(bounded("t3", "v199"), "v199", "each label has values of its own");
-    }
-}
-
 // GPUs, the process, and the budget of GPU time.
 
 /// How many GPUs the attempt holds.
@@ -339,4 +321,22 @@ pub fn budget_projection(low: f64, expected: f64, high: f64) {
     gauge!("qaflow_budget_projected_gpu_hours", "bound" => "low").set(low);
     gauge!("qaflow_budget_projected_gpu_hours", "bound" => "expected").set(expected);
     gauge!("qaflow_budget_projected_gpu_hours", "bound" => "high").set(high);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_bounded() {
+        assert_eq!(bounded("t1", "http_503"), "http_503");
+        for unexpected in ["", "Has Spaces", "évil", "a\"b", &"x".repeat(41)] {
+            assert_eq!(bounded("t1", unexpected), "other");
+        }
+        for n in 0..200 {
+            bounded("t2", &format!("v{n}"));
+        }
+        assert_eq!((bounded("t2", "v0").as_str(), bounded("t2", "v199").as_str()), ("v0", "other"));
+        assert_eq!(bounded("t3", "v199"), "v199", "each label has values of its own");
+    }
 }

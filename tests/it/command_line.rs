@@ -117,6 +117,10 @@ fn shipped_configurations_are_sound() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
     for entry in std::fs::read_dir(root).unwrap().flatten() {
         let path = entry.path();
+        // Prices are no run; they have a test of their own.
+        if path.ends_with("prices.yaml") {
+            continue;
+        }
         let loaded = qaflow::app::build::load(&path, &[]);
         assert!(loaded.is_ok(), "{}: {:?}", path.display(), loaded.err());
     }

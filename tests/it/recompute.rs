@@ -335,7 +335,7 @@ fn outlook(root: &Path, page: &str, records: &[Recorded], corpus: usize) {
         let expected = corpus as f64 * record.number(hours) / record.number(pdfs) * 1.1;
         same(&row["expected for the whole corpus"], expected);
         let each = record.gpu_hours_by_document();
-        if each.len() >= 3 {
+        if each.len() >= qaflow::model::projection::LEAST_DOCUMENTS {
             // The resampling itself is the program's, tested where it stands; here it is given the rows anew.
             let drawn = qaflow::model::projection::project(&each, (each.len() + corpus) as u64, 0.1, 42).unwrap();
             let certain: f64 = each.iter().sum();

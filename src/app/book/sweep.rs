@@ -35,8 +35,8 @@ pub const END_WITH_PARENT: &str = "QAFLOW_END_WITH_PARENT";
 pub struct SweepArgs {
     /// The run's configuration
     pub config: PathBuf,
-    /// What is varied, as in concurrency=10,20,50; several times for a grid. A configuration path, or concurrency,
-    /// chunk_size or questions_per_chunk
+    /// What is varied, as in `concurrency=10,20,50`; several times for a grid. A configuration path, or `concurrency`,
+    /// `chunk_size` or `questions_per_chunk`
     #[arg(long = "param", value_name = "NAME=VALUE,…", required = true)]
     pub params: Vec<String>,
     /// How often each cell is run
@@ -217,10 +217,7 @@ impl Work<'_> {
     async fn run_cell(&self, turn: &Turn, cell: &Settings, id: &str) -> anyhow::Result<bool> {
         let place = self.folder.join(format!("r{}-c{:02}", turn.repeat, turn.cell + 1));
         let state = place.join("state");
-        let prepared = match self.prepared(cell)? {
-            Some(prepared) => prepared,
-            None => return Ok(false),
-        };
+        let Some(prepared) = self.prepared(cell)? else { return Ok(false) };
         if !state.is_dir() {
             // A copy that was cut short has another name, and is made anew.
             let half = place.join("state.partial");

@@ -290,7 +290,7 @@ impl Plot {
             (LEFT + WIDTH - RIGHT) / 2.0,
             HEIGHT - 12.0,
             escaped(&self.x.text()),
-            (TOP + base) / 2.0,
+            f64::midpoint(TOP, base),
             escaped(&self.y.text())
         );
     }

@@ -47,7 +47,7 @@ pub(super) fn number(value: f64) -> String {
     };
     let mut text = format!("{magnitude:.digits$}");
     if text.contains('.') {
-        text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     }
     let whole = text.find('.').unwrap_or(text.len());
     let mut at = whole;
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn marks_are_round_numbers() {
         assert_eq!(nice(0.0, 10.0, 5), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        assert_eq!(nice(0.0, 0.7, 4), [0.0, 0.2, 0.4, 0.6000000000000001]);
+        assert_eq!(nice(0.0, 0.7, 4), [0.0, 0.2, 0.4, 0.600_000_000_000_000_1]);
         assert_eq!(nice(3.0, 3.0, 4), [3.0]);
         assert_eq!((rounded_up(9.1, 5), rounded_up(0.0, 5), rounded_up(101.0, 4)), (10.0, 1.0, 150.0));
     }

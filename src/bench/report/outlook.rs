@@ -7,6 +7,7 @@ use crate::bench::book::{Entry, totals};
 use crate::bench::outlook::{Planned, plan};
 use crate::bench::prices::Prices;
 use crate::bench::text::{Table, grouped, number};
+use crate::model::projection::LEAST_DOCUMENTS;
 
 /// The plan for the whole corpus from each batch, and the outlook of all work.
 pub(super) fn projections(report: &Report<'_>) -> String {
@@ -27,7 +28,7 @@ pub(super) fn projections(report: &Report<'_>) -> String {
         let sums = totals(entries.iter().copied());
         let planned = plan(entries, documents, outlook.overhead);
         let reason = || "GPU-hours are not known of every record".to_owned();
-        let few = || "single documents are not known, or fewer than three ended".to_owned();
+        let few = || format!("single documents are not known, or fewer than {LEAST_DOCUMENTS} ended");
         let interval = planned.and_then(|planned| planned.projection);
         let cells = vec![
             name,
@@ -120,7 +121,7 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
         let interval = whole.and_then(|whole| whole.projection).and_then(|projection| offer.cases(&projection));
         let ends = || {
             if offer.per_hour.is_some() && whole.is_some() {
-                "there is no interval: single documents are not known, or fewer than three ended".to_owned()
+                format!("there is no interval: single documents are not known, or fewer than {LEAST_DOCUMENTS} ended")
             } else {
                 why()
             }

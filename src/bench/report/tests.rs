@@ -1,3 +1,5 @@
+//! Tests of the report as a page.
+
 use super::super::book::Entry;
 use super::super::book::tests::entry;
 use super::super::outlook::{OVERHEAD, Question, WARN_AT, outlook};

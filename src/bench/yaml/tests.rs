@@ -1,3 +1,5 @@
+//! Tests of records as YAML.
+
 use proptest::prelude::*;
 
 use super::*;
