@@ -123,6 +123,28 @@ fn defaults_hold() {
             cache_mb: 16,
             lease: 60s,
         },
+        slurm: SlurmConfig {
+            job_name: None,
+            partition: None,
+            account: None,
+            qos: None,
+            constraint: None,
+            gres: None,
+            cpus: 4,
+            memory: None,
+            time: None,
+            options: [],
+            log: "slurm-%x-%j.log",
+            modules: [],
+            setup: [],
+            container: "",
+            program: None,
+            warn_before: None,
+            restarts: 5,
+            shards: 1,
+            at_once: 0,
+            server: None,
+        },
         telemetry: TelemetryConfig {
             gpu: Auto,
         },
@@ -132,6 +154,33 @@ fn defaults_hold() {
             file_sd: None,
             pushgateway: None,
             vllm_metrics: false,
+        },
+        gate: GateConfig {
+            max_minutes_per_pdf: None,
+            min_pdfs_per_hour: None,
+            max_gpu_hours_per_pdf: None,
+            min_clarity: Some(
+                4.0,
+            ),
+            min_accuracy: Some(
+                4.2,
+            ),
+            min_relevance: Some(
+                4.0,
+            ),
+            min_acceptance: Some(
+                0.85,
+            ),
+            max_quality_drop: Some(
+                0.2,
+            ),
+            max_failed: Some(
+                0.05,
+            ),
+            budget: Some(
+                Close,
+            ),
+            no_critical_issue: true,
         },
     }
     "#);
@@ -253,6 +302,28 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
             cache_mb: 128,
             lease: 30s,
         },
+        slurm: SlurmConfig {
+            job_name: None,
+            partition: None,
+            account: None,
+            qos: None,
+            constraint: None,
+            gres: None,
+            cpus: 4,
+            memory: None,
+            time: None,
+            options: [],
+            log: "slurm-%x-%j.log",
+            modules: [],
+            setup: [],
+            container: "",
+            program: None,
+            warn_before: None,
+            restarts: 5,
+            shards: 1,
+            at_once: 0,
+            server: None,
+        },
         telemetry: TelemetryConfig {
             gpu: Held(
                 4,
@@ -273,6 +344,33 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
             file_sd: None,
             pushgateway: None,
             vllm_metrics: false,
+        },
+        gate: GateConfig {
+            max_minutes_per_pdf: None,
+            min_pdfs_per_hour: None,
+            max_gpu_hours_per_pdf: None,
+            min_clarity: Some(
+                4.0,
+            ),
+            min_accuracy: Some(
+                4.2,
+            ),
+            min_relevance: Some(
+                4.0,
+            ),
+            min_acceptance: Some(
+                0.85,
+            ),
+            max_quality_drop: Some(
+                0.2,
+            ),
+            max_failed: Some(
+                0.05,
+            ),
+            budget: Some(
+                Close,
+            ),
+            no_critical_issue: true,
         },
     }
     configs/run.yaml:13: llm.endpoints.1.base_url does not end in /v1, as it does with most servers: check it
@@ -420,7 +518,7 @@ unknown: 1
     configs/run.yaml:32: telemetry.prometheus must be off, or an address to listen at, as in 127.0.0.1:9464 or 0.0.0.0:9464, not 9464
     configs/run.yaml:33: budget.gpu_hours must be a number of GPU-hours above 0, not -1
     configs/run.yaml:33: budget.warn_at must be a number from 0 to 1, not 2
-    configs/run.yaml:34: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, store, telemetry, budget, llm
+    configs/run.yaml:34: unknown key `unknown`: known are: pipeline, input, manifest, state, out, environment, run_id, max_failure_ratio, shutdown, export, store, slurm, telemetry, budget, gate, llm
     37 faults: nothing was started
     "#);
 }

@@ -47,6 +47,7 @@ pub struct PairRow {
     /// Tokens of the calls that made it.
     pub usage: UsageRow,
     /// Whether the passage does not answer the question, as the answer then says; `SQuAD`'s word for it.
+    #[serde(default)]
     pub is_impossible: bool,
 }
 

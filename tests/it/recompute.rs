@@ -1,6 +1,8 @@
 //! Computes every figure of a `BENCHMARKS.md` anew from the records, the rows of documents, the prices and the results
 //! of the runs, with nothing of the program's own arithmetic but the resampled intervals.
 
+#![expect(clippy::float_cmp, reason = "counts are whole numbers, and figures that must be the same are the same")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -59,8 +59,11 @@ fn browser_shows_the_book_with_labels_and_asks_nobody() {
         let background = browser.eval("getComputedStyle(document.body).backgroundColor");
         assert_eq!(background == serde_json::json!("rgb(21, 23, 26)"), dark, "{background}");
         assert_eq!(browser.console(), Vec::<String>::new(), "complaints in the console");
-        let asked: Vec<String> =
-            browser.requests().into_iter().filter(|url| !url.starts_with("file:") && !url.starts_with("data:")).collect();
+        let asked: Vec<String> = browser
+            .requests()
+            .into_iter()
+            .filter(|url| !url.starts_with("file:") && !url.starts_with("data:"))
+            .collect();
         assert_eq!(asked, Vec::<String>::new(), "requests");
         if let Some(folder) = &pictures {
             browser.resize(width, 3600);
