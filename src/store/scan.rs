@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::block::Block;
 use super::keys;
-use super::sled::{self, Value};
+use super::sled::{Scan as Rows, Value};
 use super::table::Table;
 use crate::model::StoreError;
 
@@ -21,7 +21,7 @@ pub(super) struct Scan<'a> {
 }
 
 enum Source<'a> {
-    Values(Box<sled::Scan<'a>>),
+    Values(Box<Rows<'a>>),
     Records(Box<Merged<'a>>),
 }
 

@@ -7,11 +7,17 @@ use crate::support::{Place, Server, expect, output, qaflow, run};
 
 /// All files of a results folder but the manifest, which knows the clock.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let files =
-        walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    // The names at the top are links to the export in force.
+    let files = walkdir::WalkDir::new(folder)
+        .follow_links(true)
+        .into_iter()
+        .filter_entry(|entry| entry.file_name() != ".export")
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file());
     files
         .map(|entry| (entry.path().strip_prefix(folder).unwrap().to_owned(), std::fs::read(entry.path()).unwrap()))
-        .filter(|(name, _)| name != Path::new("manifest.json"))
+        // These say which states and attempts it was made of.
+        .filter(|(name, _)| !["manifest.json", "README.md", "SHA256SUMS"].iter().any(|own| name == Path::new(own)))
         .collect()
 }
 

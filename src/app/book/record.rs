@@ -196,7 +196,12 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     if args.quick {
         print(yaml::write_quick(&yaml::to_quick(&record, &QualityTargets::default()))?.trim_end());
     }
-    print(&format!("{}: {}", path.display(), in_a_line(&record)));
+    let line = format!("{}: {}", path.display(), in_a_line(&record));
+    if args.experiment.is_some() {
+        tracing::debug!("{line}");
+    } else {
+        print(&line);
+    }
     Ok(())
 }
 
