@@ -90,13 +90,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         take_over: args.take_over,
         ..StateOptions::default()
     };
+    // Before the state is made: a run that cannot begin leaves none behind.
+    let mut observer = Observer::listen(&loaded.run.targets).await?;
     let state = State::open(&state_dir, options)?;
     match super::state::locks(&state_dir) {
         locks @ Locks::Hold => tracing::debug!("{locks} in {}", state_dir.display()),
         locks => tracing::warn!("state {}: {locks}", state_dir.display()),
     }
     shard::settle(&state_dir, share, state.text(CREATED)?.is_none(), args.change_shard)?;
-    let mut observer = Observer::listen(&loaded.run.targets).await?;
     let (committer, writer) =
         Committer::start(state.store(), rehearsed_lease(state.lease())?).context("cannot start the writer")?;
     let commit: Arc<dyn Commit> = Arc::new(committer.clone());

@@ -23,7 +23,7 @@ impl Entry {
 /// All records.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Book {
-    /// By day, then place in the ladder, then name.
+    /// By the time of their end as far as it is known, then place in the ladder, then name.
     entries: Vec<Entry>,
 }
 
@@ -104,7 +104,8 @@ impl Book {
     pub fn new(mut entries: Vec<Entry>) -> Self {
         let place = |entry: &Entry| {
             let record = &entry.record;
-            (record.date.clone(), record.rung.as_ref().map_or(u32::MAX, |rung| rung.position), record.id.clone())
+            let position = record.rung.as_ref().map_or(u32::MAX, |rung| rung.position);
+            (record.date.clone(), record.ended.clone(), position, record.id.clone())
         };
         entries.sort_by_key(place);
         Self { entries }

@@ -20,6 +20,8 @@ pub struct Record {
     pub id: String,
     /// The day on which the run ended, `YYYY-MM-DD` in UTC.
     pub date: String,
+    /// When its last attempt ended (RFC 3339); empty where only the day is known.
+    pub ended: String,
     /// Where it took place; `None` where a record does not say.
     pub environment: Option<Environment>,
     /// The commit of the program, if it ran in or was built from a repository.

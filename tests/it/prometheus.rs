@@ -358,7 +358,7 @@ const RATES: [u32; 3] = [0, 1, 50];
 #[ignore = "a measurement of minutes; make test-prometheus"]
 fn scraping_costs_less_than_a_hundredth() {
     let place = Place::new();
-    place.corpus(3_000, 12);
+    place.corpus(12_000, 12);
     // As fast as the flow can: the cost of a scrape shows most where nothing waits for a model.
     let server = Server::start(&["--latency-ms", "0"]);
     let config = place.config(&server, 64).display().to_string();
@@ -373,7 +373,7 @@ fn scraping_costs_less_than_a_hundredth() {
     let target: Value = serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
     let port: u16 = target[0]["targets"][0].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
     let items = || -> f64 {
-        let page = http(port, "GET", "/metrics", "").unwrap();
+        let Ok(page) = http(port, "GET", "/metrics", "") else { return f64::NAN };
         let values = page.lines().filter(|line| line.starts_with("qaflow_items_total{"));
         values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     };
@@ -387,16 +387,23 @@ fn scraping_costs_less_than_a_hundredth() {
                 http(port, "GET", "/metrics", "").ok()?;
             }
         }
-        Some([cpu_seconds(&child) - cpu, items() - done, began.elapsed().as_secs_f64()])
+        let done = items() - done;
+        done.is_finite().then_some(()).and_then(|()| std::fs::metadata(format!("/proc/{}/stat", child.id())).ok())?;
+        Some([cpu_seconds(&child) - cpu, done, began.elapsed().as_secs_f64()])
     };
     let mut sums = [[0.0; 3]; 3];
-    for _ in 0..8 {
-        for (rate, sum) in RATES.iter().zip(&mut sums) {
-            let part = turn(*rate).unwrap();
+    for round in 0..8 {
+        // A fast machine may be through the corpus before: then whole rounds so far count.
+        let parts: Option<Vec<[f64; 3]>> = RATES.iter().map(|rate| turn(*rate)).collect();
+        let Some(parts) = parts else {
+            assert!(round >= 3, "the corpus is too small for this machine: {round} rounds");
+            break;
+        };
+        for (sum, part) in sums.iter_mut().zip(parts) {
             sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
         }
     }
-    let page = http(port, "GET", "/metrics", "").unwrap();
+    let page = http(port, "GET", "/metrics", "").unwrap_or_default();
     let _ = child.kill();
     let _ = child.wait();
     let cost = |[cpu, done, _]: [f64; 3]| cpu / done;

@@ -35,15 +35,11 @@ pub(super) struct Parts<'a> {
 pub(super) fn assemble(parts: &mut Parts<'_>) -> Record {
     let mut reasons: yaml::Reasons = BTreeMap::new();
     let all: Vec<&AttemptRecord> = parts.attempts.iter().flatten().collect();
+    let ended = all.iter().map(|attempt| attempt.ended.as_ref().unwrap_or(&attempt.updated)).max();
     let mut record = Record {
         format: RECORD_FORMAT,
-        date: all
-            .iter()
-            .map(|attempt| attempt.ended.as_ref().unwrap_or(&attempt.updated))
-            .max()
-            .and_then(|time| time.get(..10))
-            .unwrap_or(&parts.today)
-            .to_owned(),
+        date: ended.and_then(|time| time.get(..10)).unwrap_or(&parts.today).to_owned(),
+        ended: ended.cloned().unwrap_or_default(),
         environment: match parts.plan.config["environment"].as_str() {
             Some("cluster") => Some(Environment::Cluster),
             _ => Some(Environment::Local),

@@ -59,11 +59,11 @@ pub(super) fn project(dir: &Path, options: &Outlook, json: bool) -> anyhow::Resu
         print(&serde_json::to_string(&outlook)?);
         return Ok(Exit::Done);
     }
-    let prices = super::read_prices(&options.prices);
+    let prices = super::prices_or_why(&options.prices)?;
     let report = Report {
         book: &book,
         outlook: &outlook,
-        prices: prices.as_ref().map_err(|error| format!("{error:#}")),
+        prices: prices.as_ref().map_err(String::clone),
         decision: None,
         rules_from: &asked.rules_from,
         ladder: None,

@@ -23,6 +23,9 @@ use crate::bench::book::Book;
 use crate::bench::ladder::Ladder;
 use crate::bench::prices::Prices;
 
+/// The file of prices unless another is named.
+const DEFAULT_PRICES: &str = "configs/prices.yaml";
+
 /// Where the records are.
 #[derive(clap::Args, Clone, Debug)]
 pub struct BookPlace {
@@ -49,7 +52,7 @@ pub struct Outlook {
     #[arg(long, value_name = "PART", value_parser = part)]
     pub overhead: Option<f64>,
     /// File of prices
-    #[arg(long, value_name = "FILE", default_value = "configs/prices.yaml")]
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PRICES)]
     pub prices: PathBuf,
 }
 
@@ -144,7 +147,7 @@ pub enum BookCommand {
         /// The report
         #[arg(long, value_name = "FILE", default_value = "BENCHMARKS.md")]
         out: PathBuf,
-        /// The page of plots [default: report.html beside the report]
+        /// The page of plots [default: report.html beside BENCHMARKS.md, else the report's name with .html]
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
         /// What people write: lessons and questions, put into the report as they are [default: NOTES.md in the folder
@@ -170,7 +173,10 @@ pub async fn run(command: BookCommand) -> anyhow::Result<Exit> {
             decide::gate(&place.dir, &outlook, record.as_deref(), json)
         }
         BookCommand::Report { outlook, place, out, html, notes } => {
-            let html = html.unwrap_or_else(|| out.with_file_name("report.html"));
+            // A report under another name has plots under another name.
+            let usual = out.file_name().is_some_and(|name| name == "BENCHMARKS.md");
+            let html = html
+                .unwrap_or_else(|| if usual { out.with_file_name("report.html") } else { out.with_extension("html") });
             report::report(&place.dir, &outlook, &out, &html, notes.as_deref())
         }
     }
@@ -186,6 +192,17 @@ fn read_ladder(file: &Path) -> anyhow::Result<Ladder> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("cannot read {}: make a ladder with `qaflow manifest ladder`", file.display()))?;
     Ladder::read(&file.display().to_string(), &text).map_err(|error| UsageError(error).into())
+}
+
+/// The prices of a file; why there are none, if the default file is not there.
+///
+/// # Errors
+/// If the file is there and wrong, or another than the default is named and not there.
+fn prices_or_why(file: &Path) -> anyhow::Result<Result<Prices, String>> {
+    if file == Path::new(DEFAULT_PRICES) && !file.exists() {
+        return Ok(Err(format!("{DEFAULT_PRICES} is not there: give a file of prices with --prices")));
+    }
+    read_prices(file).map(Ok)
 }
 
 fn read_prices(file: &Path) -> anyhow::Result<Prices> {

@@ -21,7 +21,7 @@ pub(super) fn report(
     let asked = super::decide::asked(options)?;
     let outlook = outlook(&book, asked.question);
     let decision = book.work().last().map(|entry| super::decide::decision(&book, &asked, &outlook, entry));
-    let prices = super::read_prices(&options.prices);
+    let prices = super::prices_or_why(&options.prices)?;
     let ladder = super::ladder_of(&book);
     let default_notes = dir.join("NOTES.md");
     let notes_file = notes.unwrap_or(&default_notes);
@@ -32,7 +32,7 @@ pub(super) fn report(
     let report = Report {
         book: &book,
         outlook: &outlook,
-        prices: prices.as_ref().map_err(|error| format!("{error:#}")),
+        prices: prices.as_ref().map_err(String::clone),
         decision: decision.as_ref(),
         rules_from: &asked.rules_from,
         ladder: ladder.as_ref(),

@@ -79,7 +79,7 @@ pub(super) fn compare(dir: &Path, ids: &[String], json: bool) -> anyhow::Result<
         ))
         .into());
     }
-    let prices = super::read_prices(Path::new("configs/prices.yaml")).ok();
+    let prices = super::prices_or_why(Path::new(super::DEFAULT_PRICES))?.ok();
     let table = compare::table(&sides, prices.as_ref());
     print(&if json { serde_json::to_string(&table.rows())? } else { table.markdown().trim_end().to_owned() });
     Ok(Exit::Done)

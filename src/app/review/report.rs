@@ -222,13 +222,18 @@ fn shown_kappa(agreement: &Agreement) -> String {
 }
 
 impl Report {
+    /// How many people have decided anything.
+    fn deciders(&self) -> usize {
+        self.reviewers.values().filter(|one| one.accepted.is_some() || !one.marks.is_empty()).count()
+    }
+
     /// The table for people.
     pub fn text(&self) -> String {
         let mut lines = Vec::new();
         if self.reviewers.is_empty() {
             return "Nobody has reviewed this dataset yet: qaflow review".into();
         }
-        lines.push(format!("{} of {} pairs reviewed, by {}", self.reviewed, self.pairs, self.reviewers.len()));
+        lines.push(format!("{} of {} pairs reviewed, by {}", self.reviewed, self.pairs, self.deciders()));
         if let Some(share) = &self.accepted {
             lines.push(format!("Accepted: {}", shown_share(share)));
         }
@@ -244,7 +249,8 @@ impl Report {
                 .map_or_else(|| "nothing decided".into(), |share| format!("accepted {}", shown_share(share)));
             let marks: Vec<String> =
                 in_order(&one.marks).map(|(name, mean)| format!("{name} {:.2}", mean.value)).collect();
-            lines.push(format!("  {name}: {accepted}; {}", marks.join(", ")));
+            let marks = if marks.is_empty() { String::new() } else { format!("; {}", marks.join(", ")) };
+            lines.push(format!("  {name}: {accepted}{marks}"));
         }
         if !self.between_reviewers.is_empty() {
             lines.push("\nAgreement between reviewers (quadratic weighted kappa; 1 is perfect, 0 is chance)".into());

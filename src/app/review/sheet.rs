@@ -141,8 +141,13 @@ struct Given {
 }
 
 /// Reads the rows that say something; every fault with its line.
-fn read(from: impl std::io::Read, reviewer: Option<&str>) -> Result<Vec<Given>, Vec<String>> {
-    let mut csv = csv::ReaderBuilder::new().flexible(true).from_reader(from);
+fn read(mut from: impl std::io::Read, reviewer: Option<&str>) -> Result<Vec<Given>, Vec<String>> {
+    let mut text = Vec::new();
+    from.read_to_end(&mut text).map_err(|error| vec![format!("it cannot be read: {error}")])?;
+    if let Some(line) = open_quote(&text) {
+        return Err(vec![format!("line {line}: a quotation mark is opened here and never closed")]);
+    }
+    let mut csv = csv::Reader::from_reader(text.as_slice());
     let headers = csv.headers().map_err(|error| vec![format!("line 1: {error}")])?.clone();
     // Spreadsheets put a byte order mark before the first name.
     let column = |name: &str| {
@@ -170,7 +175,26 @@ fn read(from: impl std::io::Read, reviewer: Option<&str>) -> Result<Vec<Given>, 
             Err(fault) => faults.push(format!("line {line}: {fault}")),
         }
     }
+    let mut seen: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for one in &given {
+        if let Some(before) = seen.insert((&one.reviewer, &one.id), one.line) {
+            faults.push(format!("line {}: {} rated this pair in line {before} already", one.line, one.reviewer));
+        }
+    }
     if faults.is_empty() { Ok(given) } else { Err(faults) }
+}
+
+/// The line of a quotation mark that is never closed: the reader would take all that follows for one cell.
+fn open_quote(text: &[u8]) -> Option<u64> {
+    let (mut line, mut open) = (1, None);
+    for byte in text {
+        match byte {
+            b'\n' => line += 1,
+            b'"' => open = if open.is_some() { None } else { Some(line) },
+            _ => {}
+        }
+    }
+    open
 }
 
 fn row<'a>(line: u64, cell: impl Fn(&str) -> &'a str, reviewer: Option<&str>) -> Result<Option<Given>, String> {
@@ -242,6 +266,15 @@ mod tests {
             read("\u{feff}ID,Clarity,accuracy,relevance,overall,decision\n7,1,,,,Reject\n".as_bytes(), Some("ben"));
         let good = good.expect("a row");
         assert_eq!((good[0].id.as_str(), good[0].reviewer.as_str(), good[0].rating.clarity), ("7", "ben", Some(1)));
+    }
+
+    #[test]
+    fn what_would_lose_ratings_is_refused() {
+        let head = "id,clarity,accuracy,relevance,overall,decision,note\n";
+        let faults = |rows: &str| read(format!("{head}{rows}").as_bytes(), Some("ben")).expect_err("faults").join("\n");
+        insta::assert_snapshot!(faults("1,5,5,5,5,accept,\"oops\n2,1,1,1,1,reject,\n"), @"line 2: a quotation mark is opened here and never closed");
+        insta::assert_snapshot!(faults("1,5,5\n"), @"line 2: CSV error: record 1 (line: 2, byte: 52): found record with 3 fields, but the previous record has 7 fields");
+        insta::assert_snapshot!(faults("1,5,5,5,5,accept,\n1,1,1,1,1,reject,\n"), @"line 3: ben rated this pair in line 2 already");
     }
 
     #[test]

@@ -11,6 +11,8 @@ const GAP: i64 = 5;
 /// Rates are taken over about so many windows of a history.
 const WINDOWS: usize = 160;
 const NO_HISTORY: &str = "The state keeps no history: it is written while a run runs, as history.jsonl in its folder.";
+/// A history of fewer samples shows nothing.
+const LEAST_SAMPLES: usize = 3;
 const GIB: f64 = (1_u64 << 30) as f64;
 
 fn plot(id: String, title: &str, note: &str, x: Axis, y: Axis) -> Plot {
@@ -125,9 +127,13 @@ fn per_stage(history: &History, points: impl Fn(&str) -> Vec<Point>) -> Vec<Seri
 
 /// Everything that the history of one run shows. `id` makes the plots' ids.
 pub fn of_history(id: &str, history: &History) -> Vec<Figure> {
-    let Some(clock) = Clock::of(history) else {
-        return vec![Figure::Missing { title: "Throughput over time".into(), reason: NO_HISTORY.into() }];
+    let missing = |reason: &str| {
+        vec![Figure::Missing { title: "Throughput, queues and GPUs over time".into(), reason: reason.into() }]
     };
+    let Some(clock) = Clock::of(history) else { return missing(NO_HISTORY) };
+    if history.samples.len() < LEAST_SAMPLES {
+        return missing("The run was too short for plots over time.");
+    }
     let marks = restarts(history, &clock);
     let note = match marks.len() {
         0 => "One attempt, never interrupted.".to_owned(),

@@ -84,12 +84,10 @@ impl GpuMonitor {
     pub fn start(mode: GpuMode, load: Load, environment: &dyn Fn(&str) -> Option<String>) -> Self {
         match mode {
             GpuMode::Off => Self::without(GpuSource::None { reason: "telemetry.gpu is none".into() }),
-            GpuMode::Held(n) => Self::counted(n, "held", "held by the model's server", GpuSource::Configured),
+            GpuMode::Held(n) => Self::counted(n, "held", "held by the model's server", 0, GpuSource::Configured),
             GpuMode::Simulated(n) => {
-                let mut monitor = Self::counted(n, "simulated", figures::SIMULATED_NAME, GpuSource::Simulated);
-                for gpu in &mut monitor.held {
-                    gpu.memory_bytes = figures::SIMULATED_MEMORY;
-                }
+                let (name, memory) = (figures::SIMULATED_NAME, figures::SIMULATED_MEMORY);
+                let monitor = Self::counted(n, "simulated", name, memory, GpuSource::Simulated);
                 let count = monitor.held.len();
                 monitor.sample(move || Some(Box::new(figures::Simulated::new(count, load)) as Box<dyn Source>));
                 monitor
@@ -102,9 +100,9 @@ impl GpuMonitor {
         Self::new(Vec::new(), source)
     }
 
-    fn counted(n: u32, prefix: &str, name: &str, source: GpuSource) -> Self {
+    fn counted(n: u32, prefix: &str, name: &str, memory_bytes: u64, source: GpuSource) -> Self {
         let held =
-            (0..n).map(|at| GpuHeld { uuid: format!("{prefix}-{at}"), name: name.into(), memory_bytes: 0 }).collect();
+            (0..n).map(|at| GpuHeld { uuid: format!("{prefix}-{at}"), name: name.into(), memory_bytes }).collect();
         Self::new(held, source)
     }
 
