@@ -353,12 +353,12 @@ def run():
     b.stat("Energy", "Energy that the GPUs used in the running attempts.",
            f"sum(qaflow_gpu_energy_joules_total{{{f}}})", "joule", height=8)
     b.stat("Used of budget", "GPU-hours used as a share of the budget.",
-           f"sum(qaflow_budget_used_gpu_hours{{{f}}}) / sum(qaflow_budget_gpu_hours{{{f}}})", "percentunit",
+           f"sum(qaflow_budget_used_gpu_seconds{{{f}}}) / sum(qaflow_budget_gpu_seconds{{{f}}})", "percentunit",
            height=8, thresholds=steps((GREEN, None), (YELLOW, 0.9), (RED, 1)), decimals=1)
     b.lines("Budget", "GPU-hours used, projected for the whole run (expected, and the bounds of 90%), and the budget.",
-            [(f"sum(qaflow_budget_used_gpu_hours{{{f}}})", "used"),
-             (f"sum by (bound) (qaflow_budget_projected_gpu_hours{{{f}}})", "projected: {{bound}}"),
-             (f"sum(qaflow_budget_gpu_hours{{{f}}})", "budget")], "none", width=24, dashed=[("budget", "red")],
+            [(f"sum(qaflow_budget_used_gpu_seconds{{{f}}}) / 3600", "used"),
+             (f"sum by (bound) (qaflow_budget_projected_gpu_seconds{{{f}}}) / 3600", "projected: {{bound}}"),
+             (f"sum(qaflow_budget_gpu_seconds{{{f}}}) / 3600", "budget")], "none", width=24, dashed=[("budget", "red")],
             decimals=3)
 
     b.row("Machine")
@@ -405,7 +405,7 @@ def fleet():
     b.stat("Pairs accepted", "Pairs that passed all checks, over all states and attempts.",
            latest("qaflow_pairs", f + ',outcome="accepted"', by))
     b.stat("GPU-hours used", "GPU-hours used by all states together, over all attempts.",
-           latest("qaflow_budget_used_gpu_hours", f, by), "none", decimals=2)
+           latest("qaflow_budget_used_gpu_seconds", f, by) + " / 3600", "none", decimals=2)
     b.stat("Time to the end", "Estimated time to the end of the slowest state.", f"max(qaflow_eta_seconds{{{f}}})",
            "dtdurations")
     share = steps((GREEN, None), (YELLOW, 0.02), (RED, 0.05))
@@ -420,7 +420,7 @@ def fleet():
              ("to go", f"max {by} (qaflow_eta_seconds{{{f}}})", "dtdurations", None, None),
              ("endpoints up", f"sum {by} (qaflow_model_endpoint_up{{{f}}}) / count {by} (qaflow_model_endpoint_up{{{f}}})",
               "percentunit", steps((RED, None), (GREEN, 1)), None),
-             ("GPU-hours", ended("qaflow_budget_used_gpu_hours"), "none", None, None),
+             ("GPU-hours", ended("qaflow_budget_used_gpu_seconds") + " / 3600", "none", None, None),
              ("budget", f"max {by} (qaflow_budget_state{{{f}}})", "none", None, BUDGET_STATES),
              ("disk free", f"min {by} (qaflow_disk_free_bytes{{{f}}})", "bytes", None, None)],
             ["run_id", "state", "shard"], height=9)
@@ -460,9 +460,9 @@ def fleet():
             [(f"avg by (state, shard) (qaflow_gpu_utilization_ratio{{{f}}})", "{{state}} {{shard}}")], "percentunit",
             high=1)
     b.lines("Budget", "GPU-hours used, projected and allowed, over all states.",
-            [(f"sum(qaflow_budget_used_gpu_hours{{{f}}})", "used"),
-             (f"sum by (bound) (qaflow_budget_projected_gpu_hours{{{f}}})", "projected: {{bound}}"),
-             (f"sum(qaflow_budget_gpu_hours{{{f}}})", "budget")], "none", dashed=[("budget", "red")], decimals=3)
+            [(f"sum(qaflow_budget_used_gpu_seconds{{{f}}}) / 3600", "used"),
+             (f"sum by (bound) (qaflow_budget_projected_gpu_seconds{{{f}}}) / 3600", "projected: {{bound}}"),
+             (f"sum(qaflow_budget_gpu_seconds{{{f}}}) / 3600", "budget")], "none", dashed=[("budget", "red")], decimals=3)
     b.lines("Memory", "Memory of each state's process.",
             [(f"sum by (state, shard) (qaflow_process_memory_bytes{{{f}}})", "{{state}} {{shard}}")], "bytes")
     return board
@@ -482,7 +482,7 @@ def benchmarks():
         return f"sum by (run_id) (max_over_time({metric}{{{f}{more}}}{whole}))"
 
     accepted = last("qaflow_pairs", ',outcome="accepted"')
-    hours = last("qaflow_budget_used_gpu_hours")
+    hours = f'({last("qaflow_budget_used_gpu_seconds")} / 3600)'
     b.row("What came out")
     b.bars("Documents done", "Documents of which nothing is left to do.", last("qaflow_documents_done"), "{{run_id}}",
            width=6, height=6)

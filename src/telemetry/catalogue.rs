@@ -31,8 +31,8 @@ pub enum Measure {
     Celsius,
     /// Joules.
     Joules,
-    /// GPU-hours.
-    GpuHours,
+    /// GPU-seconds.
+    GpuSeconds,
     /// A number that stands for a state.
     State,
 }
@@ -189,12 +189,12 @@ catalogue! {
         "The most memory that the process has had resident";
     PROCESS_CPU: Counter, Seconds, "qaflow_process_cpu_seconds_total", [],
         "Processor time of the process";
-    BUDGET: Gauge, GpuHours, "qaflow_budget_gpu_hours", [],
-        "GPU-hours that the run may use";
-    BUDGET_USED: Gauge, GpuHours, "qaflow_budget_used_gpu_hours", [],
-        "GPU-hours that the run has used, over all attempts";
-    BUDGET_PROJECTED: Gauge, GpuHours, "qaflow_budget_projected_gpu_hours", ["bound"],
-        "GPU-hours that the whole run is projected to use: low and high bound of 90%, expected";
+    BUDGET: Gauge, GpuSeconds, "qaflow_budget_gpu_seconds", [],
+        "GPU-seconds that the run may use";
+    BUDGET_USED: Gauge, GpuSeconds, "qaflow_budget_used_gpu_seconds", [],
+        "GPU-seconds that the run has used, over all attempts";
+    BUDGET_PROJECTED: Gauge, GpuSeconds, "qaflow_budget_projected_gpu_seconds", ["bound"],
+        "GPU-seconds that the whole run is projected to use: low and high bound of 90%, expected";
     BUDGET_STATE: Gauge, State, "qaflow_budget_state", [],
         "How the projection stands to the budget: 0 within, 1 close, 2 over";
 }
@@ -220,7 +220,7 @@ mod tests {
                 Measure::Watts => "_watts",
                 Measure::Celsius => "_celsius",
                 Measure::Joules => "_joules",
-                Measure::GpuHours => "_gpu_hours",
+                Measure::GpuSeconds => "_gpu_seconds",
                 Measure::Count | Measure::State => "",
             };
             assert!(stem.ends_with(unit), "{name} does not end in its unit {unit}");

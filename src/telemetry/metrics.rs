@@ -311,16 +311,16 @@ pub fn process(now: &super::process::ProcessUse) {
 
 /// The budget and what is used of it, in GPU-hours.
 pub fn budget(gpu_hours: f64, used: f64, state: u8) {
-    gauge!("qaflow_budget_gpu_hours").set(gpu_hours);
-    gauge!("qaflow_budget_used_gpu_hours").set(used);
+    gauge!("qaflow_budget_gpu_seconds").set(gpu_hours * 3600.0);
+    gauge!("qaflow_budget_used_gpu_seconds").set(used * 3600.0);
     gauge!("qaflow_budget_state").set(f64::from(state));
 }
 
 /// What the run will have used when it is done, in GPU-hours.
 pub fn budget_projection(low: f64, expected: f64, high: f64) {
-    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "low").set(low);
-    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "expected").set(expected);
-    gauge!("qaflow_budget_projected_gpu_hours", "bound" => "high").set(high);
+    gauge!("qaflow_budget_projected_gpu_seconds", "bound" => "low").set(low * 3600.0);
+    gauge!("qaflow_budget_projected_gpu_seconds", "bound" => "expected").set(expected * 3600.0);
+    gauge!("qaflow_budget_projected_gpu_seconds", "bound" => "high").set(high * 3600.0);
 }
 
 #[cfg(test)]
