@@ -252,7 +252,7 @@ pub fn ladder_scaling(id: &str, rungs: &[BatchValue]) -> Figure {
     let mut made = plot(
         format!("{id}-scaling"),
         "Does it scale? Minutes a document, by batch",
-        "Whiskers hold the mean with 90% probability, documents being drawn again and again. Level: it scales.",
+        "Whiskers hold the mean with 90% probability, documents being drawn again and again. Where the dots stay level, it scales.",
         Axis::of("Batch", "documents new in it", rungs.iter().map(|rung| rung.name.clone()).collect()),
         Axis::new("Time a document", "min"),
     );
