@@ -14,7 +14,7 @@ use super::observed::rehearsed_lease;
 use super::progress::{Attempt, Phase};
 use super::sampling::Sampled;
 use super::shard::{self, ShardChoice};
-use super::state::{ATTEMPTS, CREATED, PLAN, State, StateOptions};
+use super::state::{ATTEMPTS, CREATED, LIMITED, PLAN, State, StateOptions};
 use super::tally::Tallied;
 use super::watch::Watch;
 use super::{Exit, UsageError, grouped, places, signals, spoken};
@@ -71,7 +71,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     }
     let loaded = build::load(&args.config, &args.set)?;
     let share = args.shard.map(ShardChoice::resolve).transpose()?;
-    let listing = listing(&args, &loaded)?.with_shard(share).with_limit(args.limit);
+    let listing = listing(&args, &loaded)?.with_shard(share);
+    let listed = listing.files().len();
+    let listing = listing.with_limit(args.limit);
     let of_share = |folder: &Path| share.map_or_else(|| folder.into(), |share| shard::folder_of(folder, share));
     let state_dir = args.state.clone().unwrap_or_else(|| of_share(&loaded.run.state));
     let out = args.out.clone().unwrap_or_else(|| of_share(&loaded.run.out));
@@ -185,7 +187,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     }
 
     // From here on the state is this plan's: not before, lest a run that cannot begin changes what `export` writes.
-    commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?)]).await?;
+    let cut = args.limit.filter(|limit| *limit < listed).map(|limit| format!("{limit} of {listed}").into_bytes());
+    let limited = Change::Meta { name: LIMITED.into(), value: cut };
+    commit.commit(vec![meta(PLAN, serde_json::to_vec(&plan).context("cannot write the plan")?), limited]).await?;
     let watcher = tokio::spawn(watch.clone().keep());
     let keeper = tokio::spawn(gpu.clone().keep(Arc::clone(&commit), Arc::clone(&progress), stop.clone()));
     let engine = Engine {

@@ -22,6 +22,8 @@ pub const PLAN: &str = "plan";
 pub const ATTEMPTS: &str = "attempts";
 /// The meta value that holds when the state was begun.
 pub const CREATED: &str = "created";
+/// The meta value that is there while the last run was given a part of its input only, as in `2 of 8`.
+pub const LIMITED: &str = "limited";
 /// Memory for documents' texts, in bytes.
 const TEXT_CACHE: u64 = 64 << 20;
 

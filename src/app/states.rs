@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::export::{ExportArgs, options, pending, print, remarks, write_all};
 use super::progress::Phase;
-use super::state::{ATTEMPTS, CREATED, State, StateOptions};
+use super::state::{ATTEMPTS, CREATED, LIMITED, State, StateOptions};
 use super::{Exit, UsageError, grouped, shard};
 use crate::export::manifest::RunFacts;
 use crate::export::many::{Many, Part};
@@ -180,6 +180,10 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::Lease(_))) => {
                 lacking.push(format!("{}{} is left out: {error}", dir.display(), in_brackets(share)));
             }
+            // One that is damaged must not keep back what the others hold, if what there is is asked for.
+            Err(error) if args.partial => {
+                lacking.push(format!("{}{} cannot be opened: {error}", dir.display(), in_brackets(share)));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -259,6 +263,9 @@ fn unfinished(state: &State, plan: &Plan) -> anyhow::Result<Option<String>> {
     if pending > 0 {
         return Ok(Some(format!("{} items are pending", grouped(pending))));
     }
+    if let Some(cut) = state.text(LIMITED)? {
+        return Ok(Some(format!("its last run took {cut} documents only (--limit)")));
+    }
     Ok(match super::status::read(&state.dir).map(|status| status.phase) {
         Ok(Phase::Finished) => None,
         Ok(_) => Some("its last run did not end, and may not have met all documents".into()),
@@ -305,8 +312,11 @@ fn facts(open: &[(State, Plan, Option<Shard>)], plan: &Plan, finished: bool) -> 
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        let ledger = super::ledger::attempts(state.store.as_ref())?;
+        facts.ledger.attempts.extend(ledger);
         facts.states.push(format!("{}{}", state.dir.display(), in_brackets(*share)));
     }
+    facts.ledger.totals = crate::model::ledger::LedgerTotals::of(&facts.ledger.attempts);
     Ok(facts)
 }
 

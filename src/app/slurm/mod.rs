@@ -28,12 +28,14 @@ pub struct SlurmArgs {
 /// # Errors
 /// Faults of the configuration, or a file that cannot be written.
 pub fn script(args: &SlurmArgs, out: Option<&std::path::Path>) -> anyhow::Result<Exit> {
-    let text = render(&job(args)?);
+    let job = job(args)?;
+    let text = render(&job);
     match out {
         None => {
             let _ = std::io::stdout().write_all(text.as_bytes());
         }
         Some(path) => {
+            make_log_folder(&job)?;
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
             super::export::print(&format!("written: {}; send it with: sbatch {0}", path.display()));
         }
@@ -52,11 +54,7 @@ pub fn submit(args: &SlurmArgs, dry_run: bool) -> anyhow::Result<Exit> {
         super::export::print(&format!("# would be sent to: sbatch --parsable\n{text}"));
         return Ok(Exit::Done);
     }
-    // Slurm drops what a job writes into a folder that is not there, and says so nowhere.
-    if let Some(folder) = job.log_folder() {
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the folder of slurm.log, {}", folder.display()))?;
-    }
+    make_log_folder(&job)?;
     let mut child = std::process::Command::new("sbatch")
         .arg("--parsable")
         .stdin(Stdio::piped())
@@ -85,8 +83,27 @@ pub fn submit(args: &SlurmArgs, dry_run: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Slurm drops what a job writes into a folder that is not there, and says so nowhere.
+fn make_log_folder(job: &Job) -> anyhow::Result<()> {
+    let Some(folder) = job.log_folder() else { return Ok(()) };
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the folder of slurm.log, {}", folder.display()))
+}
+
 fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
     let loaded = build::load(&args.config, &args.set)?;
+    // A job of an array has a share, a state and results of its own.
+    let named = |word: &String| ["--shard", "--state", "--out"].iter().any(|name| word.split('=').next() == Some(name));
+    if loaded.run.slurm.shards > 1
+        && let Some(word) = args.run.iter().find(|word| named(word))
+    {
+        return Err(UsageError(format!(
+            "{word} cannot be given to the jobs of an array (slurm.shards: {}): each has a share, state and results of \
+             its own",
+            loaded.run.slurm.shards
+        ))
+        .into());
+    }
     let config = args.config.canonicalize().with_context(|| format!("cannot find {}", args.config.display()))?;
     let directory = std::env::current_dir().context("there is no working directory")?;
     let program = match &loaded.run.slurm.program {

@@ -167,10 +167,14 @@ fn fill(template: &str, values: &[(&str, String)]) -> String {
     text
 }
 
-/// A value of a directive: sbatch takes double quotes away.
+/// A value of a directive, quoted as sbatch reads it.
 fn directive(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:%@,+=&|[]()*!".contains(c);
-    if value.chars().all(plain) { value.to_owned() } else { format!("\"{}\"", value.replace(['"', '\n'], " ")) }
+    if value.chars().all(plain) {
+        value.to_owned()
+    } else {
+        format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', " "))
+    }
 }
 
 /// A word that the shell takes as it is.
