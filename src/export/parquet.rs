@@ -69,6 +69,7 @@ message dataset {
     REQUIRED INT64 prompt_tokens;
     REQUIRED INT64 completion_tokens;
   }
+  REQUIRED BOOLEAN is_impossible;
 }";
 
 /// A Parquet file under way.
@@ -159,7 +160,8 @@ fn columns(group: &mut SerializedRowGroupWriter<'_, HashedFile>, rows: &[PairRow
     required::<ByteArrayType>(group, rows.iter().map(|row| text(&row.prompt_hash)))?;
     required::<ByteArrayType>(group, rows.iter().map(|row| text(&row.run_id)))?;
     required::<Int64Type>(group, rows.iter().map(|row| long(row.usage.prompt_tokens)))?;
-    required::<Int64Type>(group, rows.iter().map(|row| long(row.usage.completion_tokens)))
+    required::<Int64Type>(group, rows.iter().map(|row| long(row.usage.completion_tokens)))?;
+    required::<BoolType>(group, rows.iter().map(|row| row.is_impossible))
 }
 
 fn text(text: &str) -> ByteArray {
