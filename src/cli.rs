@@ -16,7 +16,6 @@ use crate::app::failures::{FailuresAction, FailuresArgs};
 use crate::app::model_pull::PullOptions;
 use crate::app::review::ReviewArgs;
 use crate::app::run::RunArgs;
-use crate::app::shard::ShardChoice;
 use crate::app::simulate_llm::SimulateArgs;
 use crate::app::slurm::SlurmArgs;
 use crate::app::status::StatusArgs;
@@ -66,7 +65,7 @@ enum LogStyle {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Turn documents into a dataset, or go on with what was interrupted
-    Run(RunCommand),
+    Run(Box<RunArgs>),
     /// Show what a run is doing: progress, rates, time to go
     Status {
         #[command(flatten)]
@@ -174,49 +173,6 @@ enum Command {
 }
 
 #[derive(Args, Debug)]
-struct RunCommand {
-    /// The run's configuration, as in configs/quickstart.yaml
-    config: PathBuf,
-    /// Files and folders of .pdf, .md and .txt; by default those of the configuration
-    input: Vec<PathBuf>,
-    /// A file that lists documents, one path a line
-    #[arg(long, value_name = "FILE", conflicts_with = "input")]
-    manifest: Option<PathBuf>,
-    /// Folder of the state; by default the configuration's
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Folder of the results; by default the configuration's
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Take at most so many documents, in the order of their names
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
-    limit: Option<usize>,
-    /// Take share I (from 0) of N of the corpus, by content, or with `auto` that of this task of a Slurm array; state and
-    /// out then end in -1-of-N and so on unless they are named here
-    #[arg(long, value_name = "I/N|auto", value_parser = ShardChoice::parse)]
-    shard: Option<ShardChoice>,
-    /// Run a state over another share than before; it then holds both
-    #[arg(long)]
-    change_shard: bool,
-    /// Go on without the process that holds the state, which hangs or cannot be reached: the work goes on in a copy of
-    /// the database, so that nothing it still writes is read
-    #[arg(long)]
-    take_over: bool,
-    /// Raise the budget of GPU time by so many GPU-hours, for good, and go on
-    #[arg(long, value_name = "HOURS", value_parser = gpu_hours)]
-    extend_budget: Option<f64>,
-    /// Override a configuration value; see below
-    #[arg(long = "set", value_name = "KEY=VALUE", long_help = crate::config::OVERRIDES_HELP)]
-    set: Vec<String>,
-    /// Leave a benchmark record of this name in benchmarks/ once everything is done
-    #[arg(long, value_name = "ID")]
-    bench: Option<String>,
-    /// Show the summary as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
 struct CanaryCommand {
     /// The run's configuration: its validate and score stages and its model are tested
     config: Option<PathBuf>,
@@ -230,7 +186,7 @@ struct CanaryCommand {
     #[arg(long)]
     code_only: bool,
     /// Take so many good pairs at random
-    #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = crate::app::at_least_one)]
     limit: usize,
     /// What sample and faults follow from
     #[arg(long, default_value_t = 42)]
@@ -350,17 +306,6 @@ enum ModelCommand {
     },
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
-}
-
-fn gpu_hours(text: &str) -> Result<f64, String> {
-    let hours: Option<f64> = text.parse().ok();
-    hours
-        .filter(|hours| *hours > 0.0 && *hours <= 1e8)
-        .ok_or_else(|| "give it as a number of GPU-hours above 0, as in 50 or 0.5".into())
-}
-
 impl Cli {
     fn start_log(&self) {
         use crate::telemetry::log::{LogFormat, start};
@@ -438,39 +383,7 @@ fn report(error: &anyhow::Error) {
 
 async fn dispatch(command: Command) -> anyhow::Result<Exit> {
     match command {
-        Command::Run(run) => {
-            let RunCommand {
-                config,
-                input,
-                manifest,
-                state,
-                out,
-                limit,
-                shard,
-                change_shard,
-                take_over,
-                extend_budget,
-                set,
-                bench,
-                json,
-            } = run;
-            let args = RunArgs {
-                config,
-                input,
-                manifest,
-                state,
-                out,
-                limit,
-                shard,
-                change_shard,
-                take_over,
-                extend_budget,
-                set,
-                bench,
-                json,
-            };
-            crate::app::run::run(args).await
-        }
+        Command::Run(args) => crate::app::run::run(*args).await,
         Command::Status { state, json, watch } => {
             let selection = crate::app::states::select(&state.state)?;
             match selection.dirs.as_slice() {

@@ -25,6 +25,7 @@ pub(crate) mod places;
 pub mod progress;
 pub mod review;
 pub mod run;
+mod run_args;
 mod sampling;
 pub mod screen;
 pub mod shard;
@@ -75,6 +76,11 @@ impl Exit {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
+
+/// A number of the command line that must not be zero.
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())
+}
 
 /// The time in UTC, RFC 3339, to the second.
 pub(crate) fn now() -> String {

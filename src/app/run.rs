@@ -12,6 +12,7 @@ use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
 use super::observe::Observer;
 use super::observed::rehearsed_lease;
 use super::progress::{Attempt, Phase};
+pub use super::run_args::RunArgs;
 use super::sampling::Sampled;
 use super::shard::{self, ShardChoice};
 use super::state::{ATTEMPTS, CREATED, LIMITED, PLAN, State, StateOptions};
@@ -27,37 +28,6 @@ use crate::model::record::Change;
 use crate::model::store::{Commit, Lease, Store};
 use crate::sources::{Found, Listing, discover};
 use crate::store::locks::Locks;
-
-/// What the command line says.
-#[derive(Clone, Debug)]
-pub struct RunArgs {
-    /// The run file.
-    pub config: PathBuf,
-    /// Files and folders; empty: those of the run file.
-    pub input: Vec<PathBuf>,
-    /// A list of documents.
-    pub manifest: Option<PathBuf>,
-    /// The state's folder; `None`: the run file's.
-    pub state: Option<PathBuf>,
-    /// The folder of the results; `None`: the run file's.
-    pub out: Option<PathBuf>,
-    /// At most so many documents.
-    pub limit: Option<usize>,
-    /// The share of the corpus.
-    pub shard: Option<ShardChoice>,
-    /// Whether a state may be run over another share than before.
-    pub change_shard: bool,
-    /// Whether the state is taken from a process that may be alive.
-    pub take_over: bool,
-    /// GPU-hours by which the budget is extended.
-    pub extend_budget: Option<f64>,
-    /// `--set`.
-    pub set: Vec<String>,
-    /// Leave a benchmark record of this name.
-    pub bench: Option<String>,
-    /// Whether the summary is JSON.
-    pub json: bool,
-}
 
 /// Runs.
 ///

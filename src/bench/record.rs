@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::Environment;
+
 /// The newest format that this program reads. A record without `format` was written by people.
 pub const RECORD_FORMAT: u32 = 1;
 
@@ -50,26 +52,6 @@ pub struct Record {
     pub issues: Issues,
     /// Why a value is `null`, by its path, as in `hardware.gpu_model`.
     pub not_measured: BTreeMap<String, String>,
-}
-
-/// Where a run takes place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// One machine.
-    Local,
-    /// A cluster, under a scheduler.
-    Cluster,
-}
-
-impl Environment {
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Cluster => "cluster",
-        }
-    }
 }
 
 /// Attempts of one state that a record counts.

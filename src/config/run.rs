@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::budget::{self, BudgetConfig};
 use super::forms::{duration, is_plain_name, optional_path, paths};
 use super::gate::{GateConfig, read_gate};
@@ -53,7 +55,8 @@ pub struct RunConfig {
 }
 
 /// Where a run takes place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// One machine.
     Local,

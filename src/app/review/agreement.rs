@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::bench::student::mean_interval;
+
 /// The normal quantile for 95% intervals, two-sided.
 const Z95: f64 = 1.959_963_984_540_054;
 
@@ -51,42 +53,13 @@ pub struct Mean {
 
 /// A mean with Student's t interval. `None` of nothing.
 pub fn mean(values: &[f64]) -> Option<Mean> {
-    if values.is_empty() {
-        return None;
-    }
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let half = (values.len() > 1).then(|| {
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        student_t_975(values.len() as u64 - 1) * (variance / n).sqrt()
-    });
+    let (value, interval) = mean_interval(values, 0.95)?;
     Some(Mean {
         n: values.len() as u64,
-        value: mean,
-        low: half.map(|half| mean - half),
-        high: half.map(|half| mean + half),
+        value,
+        low: interval.map(|(low, _)| low),
+        high: interval.map(|(_, high)| high),
     })
-}
-
-/// The 0.975 quantile of Student's t. Exact values up to 4 degrees of freedom, from there on the expansion of M.
-/// Abramowitz and I. A. Stegun, "Handbook of Mathematical Functions" (1964), 26.7.5, which is right to three digits.
-fn student_t_975(freedom: u64) -> f64 {
-    match freedom {
-        0 => f64::INFINITY,
-        1 => 12.706_205,
-        2 => 4.302_653,
-        3 => 3.182_446,
-        4 => 2.776_445,
-        _ => {
-            let (n, x) = (freedom as f64, Z95);
-            let g1 = (x.powi(3) + x) / 4.0;
-            let g2 = (5.0 * x.powi(5) + 16.0 * x.powi(3) + 3.0 * x) / 96.0;
-            let g3 = (3.0 * x.powi(7) + 19.0 * x.powi(5) + 17.0 * x.powi(3) - 15.0 * x) / 384.0;
-            let g4 =
-                (79.0 * x.powi(9) + 776.0 * x.powi(7) + 1482.0 * x.powi(5) - 1920.0 * x.powi(3) - 945.0 * x) / 92_160.0;
-            x + g1 / n + g2 / n.powi(2) + g3 / n.powi(3) + g4 / n.powi(4)
-        }
-    }
 }
 
 /// Agreement of two raters.
@@ -165,7 +138,8 @@ mod tests {
         assert_eq!(mean(&[3.0]).and_then(|mean| mean.low), None);
         assert_eq!(mean(&[]), None);
         for (freedom, quantile) in [(5, 2.5706), (10, 2.2281), (19, 2.0930), (30, 2.0423), (100, 1.9840)] {
-            assert!((student_t_975(freedom) - quantile).abs() < 1.5e-3, "{freedom}: {}", student_t_975(freedom));
+            let found = crate::bench::student::quantile(0.05, f64::from(freedom));
+            assert!((found - quantile).abs() < 1.5e-3, "{freedom}: {found}");
         }
     }
 
