@@ -68,9 +68,7 @@ impl Recorder {
         self.file.read_to_string(&mut text)?;
         let mut history: History = parse(&text).map_err(io::Error::other)?;
         history.thin();
-        let partial = self.path.with_extension("jsonl.partial");
-        std::fs::write(&partial, history.text())?;
-        std::fs::rename(&partial, &self.path)?;
+        super::write_whole(&self.path, history.text().as_bytes())?;
         self.file = OpenOptions::new().read(true).append(true).open(&self.path)?;
         (self.samples, self.every) = (history.samples.len(), history.every_seconds);
         Ok(())

@@ -77,6 +77,14 @@ impl Exit {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Writes a file beside its place first, so that nobody ever reads half of it.
+pub(crate) fn write_whole(path: &std::path::Path, content: &[u8]) -> std::io::Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.partial"));
+    std::fs::write(&temporary, content)?;
+    std::fs::rename(&temporary, path)
+}
+
 /// A number of the command line that must not be zero.
 pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "give a whole number of at least 1".into())

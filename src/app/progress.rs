@@ -314,12 +314,9 @@ impl Status {
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&self, state: &Path) -> std::io::Result<()> {
-        let path = state.join(STATUS_FILE);
-        let temporary = state.join(".status.json.partial");
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
-        std::fs::write(&temporary, json)?;
-        std::fs::rename(&temporary, &path)
+        super::write_whole(&state.join(STATUS_FILE), &json)
     }
 
     /// One line for a job log.

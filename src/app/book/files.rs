@@ -132,11 +132,7 @@ pub(super) fn history(dir: &Path, id: &str) -> anyhow::Result<History> {
     }
 }
 
-/// Writes a file beside its place first, so that nobody ever reads half of it.
+/// Writes a file whole or not at all, naming it if it cannot be written.
 pub(super) fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.partial"));
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    crate::app::write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
 }
