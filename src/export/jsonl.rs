@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use super::encounters::Survey;
 use super::file::RowFile;
 use super::near_duplicates::NearDuplicates;
-use super::rows::{DeadRow, PairRow, RejectedRow, chunk_of};
-use super::{Export, ExportError, Exported};
+use super::rows::{DeadRow, PairRow, RejectedRow, chunk_of, pair_id, pair_of};
+use super::{Export, ExportError, Exported, PAGE};
 use crate::model::payload::Document;
 use crate::model::record::Ending;
 use crate::model::{Payload, PayloadKind, StoreError};
@@ -21,7 +22,7 @@ pub(super) fn write(
     let mut dataset = RowFile::create(&out.join(names[0]))?;
     let mut rejected = RowFile::create(&out.join(names[1]))?;
     let mut dead = RowFile::create(&out.join(names[2]))?;
-    let mut seen = NearDuplicates::new(export.plan.near_duplicates);
+    let mut seen = near_duplicates(export, out)?;
     for document in documents {
         for at in export.plan.terminals() {
             export.each_output(&export.plan.key(at), document, |key, payload| {
@@ -75,6 +76,30 @@ pub(super) fn write(
         exported.files.insert(name.into(), file.finish()?);
     }
     Ok(())
+}
+
+/// The search for near-duplicates, told by a first pass over all pairs which of them need a look.
+fn near_duplicates(export: &Export<'_>, out: &Path) -> Result<NearDuplicates, ExportError> {
+    let params = export.plan.near_duplicates;
+    if !params.enabled {
+        return Ok(NearDuplicates::new(params));
+    }
+    let mut survey = Survey::new(&params, out)?;
+    for at in export.plan.terminals() {
+        let producer = export.plan.key(at);
+        let mut after = None;
+        loop {
+            let page = export.store.outputs(&producer, after.as_ref(), PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, output) in &page {
+                if let Some(pair) = pair_of(&output.payload) {
+                    survey.note(&pair_id(key, &output.payload), &pair.question, &pair.answer)?;
+                }
+            }
+        }
+    }
+    Ok(NearDuplicates::among(params, survey.end()?))
 }
 
 /// The passage that a pair was made from; empty for what is no pair.

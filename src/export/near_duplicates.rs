@@ -6,11 +6,13 @@
 //! differ in one number, or in the group that they are about, stay apart.
 //!
 //! Pairs are offered in the order of the dataset and compared with those that stay, so what is refused follows from
-//! the set of pairs alone: in which order they were made changes nothing.
+//! the set of pairs alone: in which order they were made changes nothing. Those that share no band with another pair
+//! ([`Encounters`]) need no look.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::encounters::Encounters;
 use super::minhash::{BANDS, MinHasher, jaccard, mixed};
 use crate::model::near_duplicates::NearDuplicateParams;
 use crate::model::record::Rejection;
@@ -49,10 +51,12 @@ impl Twin {
     }
 }
 
-/// The pairs that stayed so far, about 1.1 KB for each.
+/// The pairs that stayed so far, about 1.1 KB for each that is held.
 pub struct NearDuplicates {
     params: NearDuplicateParams,
     hasher: MinHasher,
+    /// The pairs that need a look; all if it is not known.
+    encounters: Option<Encounters>,
     kept: Vec<Kept>,
     /// Ids, questions and answers of the pairs that stayed, one behind the other.
     texts: String,
@@ -75,25 +79,46 @@ struct Kept {
 }
 
 /// A pair as it is compared.
-struct Pair {
+pub(super) struct Pair {
     question: Vec<String>,
     answer: Vec<String>,
     shingles: Vec<u32>,
     facts: u64,
 }
 
+impl Pair {
+    /// Makes it ready, with the keys under which it meets others.
+    pub(super) fn new(hasher: &MinHasher, question: &str, answer: &str) -> (Self, [u32; BANDS]) {
+        let (asked, answered) = (tokens(question), tokens(answer));
+        let shingles = hasher.shingles(&asked.join(" "));
+        let mut facts = mixed(negations(&asked) << 32 | negations(&answered));
+        for fact in hard_facts(&format!("{question}\n{answer}")) {
+            facts = fact.bytes().fold(mixed(facts), |hash, byte| mixed(hash ^ u64::from(byte)));
+        }
+        // Pairs that state other facts never meet, so that a table asked row by row costs nothing.
+        let bands = hasher.bands(&shingles).map(|band| (mixed(u64::from(band) ^ facts) >> 32) as u32);
+        (Self { question: asked, answer: answered, shingles, facts }, bands)
+    }
+}
+
 impl NearDuplicates {
-    /// None yet.
+    /// None yet; every pair is looked at and held.
     pub fn new(params: NearDuplicateParams) -> Self {
         Self {
             params,
             hasher: MinHasher::new(params.shingle as usize),
+            encounters: None,
             kept: Vec::new(),
             texts: String::new(),
             shingles: Vec::new(),
             latest: (0..BANDS).map(|_| HashMap::default()).collect(),
             before: Vec::new(),
         }
+    }
+
+    /// None yet; only pairs that share a band with another one, as a survey of all found, are looked at and held.
+    pub fn among(params: NearDuplicateParams, encounters: Encounters) -> Self {
+        Self { encounters: Some(encounters), ..Self::new(params) }
     }
 
     /// What counts as one.
@@ -103,10 +128,10 @@ impl NearDuplicates {
 
     /// Takes the next pair in the order of the dataset: its twin if it has one, else the pair stays.
     pub fn offer(&mut self, id: &str, question: &str, answer: &str) -> Option<Twin> {
-        if !self.params.enabled {
+        if !self.params.enabled || self.encounters.as_ref().is_some_and(|encounters| !encounters.has(id)) {
             return None;
         }
-        let (pair, bands) = self.prepared(question, answer);
+        let (pair, bands) = Pair::new(&self.hasher, question, answer);
         let twin = self.twin(&pair, &bands);
         if twin.is_none() {
             self.keep(id, &pair, &bands);
@@ -116,20 +141,8 @@ impl NearDuplicates {
 
     /// The pair's twin among those that stayed; it does not itself stay.
     pub fn find(&self, question: &str, answer: &str) -> Option<Twin> {
-        let (pair, bands) = self.prepared(question, answer);
+        let (pair, bands) = Pair::new(&self.hasher, question, answer);
         self.twin(&pair, &bands)
-    }
-
-    fn prepared(&self, question: &str, answer: &str) -> (Pair, [u32; BANDS]) {
-        let (asked, answered) = (tokens(question), tokens(answer));
-        let shingles = self.hasher.shingles(&asked.join(" "));
-        let mut facts = mixed(negations(&asked) << 32 | negations(&answered));
-        for fact in hard_facts(&format!("{question}\n{answer}")) {
-            facts = fact.bytes().fold(mixed(facts), |hash, byte| mixed(hash ^ u64::from(byte)));
-        }
-        // Pairs that state other facts never meet, so that a table asked row by row costs nothing.
-        let bands = self.hasher.bands(&shingles).map(|band| (mixed(u64::from(band) ^ facts) >> 32) as u32);
-        (Pair { question: asked, answer: answered, shingles, facts }, bands)
     }
 
     fn twin(&self, pair: &Pair, bands: &[u32; BANDS]) -> Option<Twin> {

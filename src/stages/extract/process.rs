@@ -110,8 +110,8 @@ fn start(program: &Path) -> std::io::Result<Child> {
         // Keys and addresses are none of a parser's business.
         .env_clear()
         .env("RAYON_NUM_THREADS", "1")
-        // Each arena of the allocator reserves address space, which is limited.
-        .env("MALLOC_ARENA_MAX", "1")
+        // Address space is limited, so none is kept for later.
+        .env("_RJEM_MALLOC_CONF", "narenas:1,retain:false")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
