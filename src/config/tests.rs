@@ -227,7 +227,7 @@ fn the_embedded_model_needs_no_endpoints() {
         text.replace(&format!("{}/", folder.0.path().display()), "")
     };
     insta::assert_snapshot!(warned(folder.load(&[]).expect("sound")), @"configs/run.yaml:2: llm.endpoints is ignored: with `provider: embedded` the demo model SmolLM2-135M-Instruct answers; to ask the servers write `provider: openai`");
-    insta::assert_snapshot!(warned(folder.load(&["llm.model=big", "llm.endpoints="]).expect("sound")), @"--set llm.model: llm.model `big` is a name only: with `provider: embedded` the demo model SmolLM2-135M-Instruct answers; to ask the servers write `provider: openai`");
+    insta::assert_snapshot!(warned(folder.load(&["llm.model=big", "llm.endpoints="]).expect("sound")), @"--set: llm.model `big` is a name only: with `provider: embedded` the demo model SmolLM2-135M-Instruct answers; to ask the servers write `provider: openai`");
     assert!(warned(folder.load(&["llm.model=big"]).expect("sound")).contains("is ignored, and llm.model `big` is"));
     for quiet in [["llm.endpoints=", "llm.model="], ["llm.endpoints=", "llm.model=SmolLM2-135M-Instruct"]] {
         assert_eq!(warned(folder.load(&quiet).expect("sound")), "");

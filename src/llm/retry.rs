@@ -80,10 +80,10 @@ impl<C> Retried<C> {
         since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Notes that the endpoint has answered another request: nothing is silent.
-    fn lives(&self) -> Duration {
+    /// Notes that the endpoint has answered another request: it is not silent.
+    fn lives(&self) -> Option<Duration> {
         *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Duration::ZERO
+        None
     }
 
     fn succeeded(&self) {
@@ -142,8 +142,8 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     }
                     Err(error) => return Err(error),
                 };
-                let silent = if is_own_fault(&label) { self.lives() } else { self.failed() };
-                if let Some(patience) = self.policy.give_up_after
+                let silent = if is_own_fault(&label) { self.lives() } else { Some(self.failed()) };
+                if let (Some(patience), Some(silent)) = (self.policy.give_up_after, silent)
                     && silent >= patience
                 {
                     (self.give_up)(format!(
