@@ -1,5 +1,6 @@
 //! The command line: what may be said, and what it means.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -267,9 +268,24 @@ struct SlurmOptions {
     run: Vec<String>,
 }
 
-impl From<SlurmOptions> for SlurmArgs {
-    fn from(SlurmOptions { config, set, run }: SlurmOptions) -> Self {
-        Self { config, set, run }
+impl TryFrom<SlurmOptions> for SlurmArgs {
+    type Error = UsageError;
+
+    /// What stands behind `--` is read as `qaflow run` will read it hours later, in the job.
+    fn try_from(SlurmOptions { config, set, run }: SlurmOptions) -> Result<Self, UsageError> {
+        let words = [OsString::from("qaflow"), "run".into(), config.clone().into()];
+        let sets = set.iter().flat_map(|one| ["--set", one]).map(OsString::from);
+        let parsed = Cli::try_parse_from(words.into_iter().chain(sets).chain(run.iter().map(OsString::from)));
+        match parsed.map(|cli| cli.command) {
+            Ok(Command::Run(parsed)) => Ok(Self { config, run, parsed: *parsed, set }),
+            Ok(_) => Err(UsageError("behind -- stand arguments of `qaflow run` alone".into())),
+            Err(error) if error.use_stderr() => {
+                let said = error.render().to_string();
+                let said = said.trim_start_matches("error: ").split("\n\nUsage:").next().unwrap_or_default();
+                Err(UsageError(format!("behind -- stand arguments of `qaflow run`: {said}")))
+            }
+            Err(_) => Err(UsageError("behind -- stand arguments of a run, neither --help nor --version".into())),
+        }
     }
 }
 
@@ -430,8 +446,10 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
         Command::Bench { what: BenchCommand::Book(command) } => crate::app::book::run(command).await,
         Command::Manifest { action: ManifestCommand::Ladder(args) } => crate::app::book::ladder::make(&args),
         Command::Slurm { action } => match action {
-            SlurmCommand::Script { options, output } => crate::app::slurm::script(&options.into(), output.as_deref()),
-            SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.into(), dry_run),
+            SlurmCommand::Script { options, output } => {
+                crate::app::slurm::script(&options.try_into()?, output.as_deref())
+            }
+            SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.try_into()?, dry_run),
         },
         Command::ConfigReference => {
             crate::app::doctor::print_reference();

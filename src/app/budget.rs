@@ -79,6 +79,26 @@ impl Budget {
         })
     }
 
+    /// Why the run cannot go on although `asked` GPU-hours more were asked for, of which `extension` says what came.
+    pub fn still_used_up(&self, asked: f64, extension: &Extension, used: f64) -> String {
+        if let Some(why) = &extension.why_not {
+            return format!(
+                "the budget of GPU time is used up: {} of {} GPU-hours; it is not extended again: {why}",
+                hours(used),
+                hours(self.stop_at())
+            );
+        }
+        let short = used / self.config.stop_at - self.limit();
+        format!(
+            "--extend-budget {asked} is not enough to go on, by {} GPU-hours: {} are used, and with it the run would stop \
+             at {}. Nothing was extended: give the same command --extend-budget with more than {}",
+            hours(short),
+            hours(used),
+            hours(self.stop_at()),
+            hours(asked + short)
+        )
+    }
+
     /// How the run stands to its budget, and the warning that is due when it comes closer than it was warned of.
     pub fn judge(&mut self, used: f64, projection: Option<&Projection>) -> (BudgetState, Option<String>) {
         let expected = projection.map_or(used, |projection| projection.expected.max(used));
@@ -218,6 +238,23 @@ mod tests {
         let of_job = asked(attempt(1, 5.0, Some("slurm 7")), 50.0, true);
         assert!(!grants(150.0, Some("slurm 7"), std::slice::from_ref(&of_job)));
         assert!(grants(150.0, Some("slurm 8"), &[of_job]));
+    }
+
+    #[test]
+    fn an_extension_that_does_not_reach_is_told_by_how_much() {
+        let mut budget = Budget::new(BudgetConfig { stop_at: 0.5, ..CONFIG }, 0.0);
+        let extension = budget.extend(10.0, 80.0, None, &[]);
+        assert!(budget.used_up(80.0, 1).is_some());
+        insta::assert_snapshot!(
+            budget.still_used_up(10.0, &extension, 80.0),
+            @"--extend-budget 10 is not enough to go on, by 50.0 GPU-hours: 80.0 are used, and with it the run would stop at 55.0. Nothing was extended: give the same command --extend-budget with more than 60.0"
+        );
+        assert_eq!(Budget::new(BudgetConfig { stop_at: 0.5, ..CONFIG }, 60.1).used_up(80.0, 1), None);
+        let refused = Extension { granted: 0.0, why_not: Some("this job has extended the budget already".into()) };
+        insta::assert_snapshot!(
+            budget.still_used_up(10.0, &refused, 80.0),
+            @"the budget of GPU time is used up: 80.0 of 55.0 GPU-hours; it is not extended again: this job has extended the budget already"
+        );
     }
 
     #[test]

@@ -204,7 +204,12 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         patience: llm.wait_for_server,
     };
     let endpoints = Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
-    let policy = RetryPolicy { first: llm.retry_initial, longest: llm.retry_max, give_up_after: llm.give_up_after };
+    let policy = RetryPolicy {
+        first: llm.retry_initial,
+        longest: llm.retry_max,
+        give_up_after: llm.give_up_after,
+        timeouts: llm.retry_timeouts,
+    };
     let recovered = endpoints.recovered();
     let retried = Retried::new(Arc::clone(&endpoints), policy, stop.token(), give_up, recovered, Arc::clone(&errors));
     Ok(Model { client: journaled(Box::new(retried)), backend: Backend::Servers(endpoints), errors })

@@ -135,9 +135,13 @@ impl GpuTime {
             }
             (_, None) => None,
         };
-        if let Some(why) = budget.as_ref().and_then(|budget| budget.used_up(earlier.gpu_hours(), earlier.attempts))
+        if let Some(budget) = &budget
+            && let Some(why) = budget.used_up(earlier.gpu_hours(), earlier.attempts)
             && anything_left
         {
+            // Nothing is begun, so nothing is extended either: the record that would hold it is not written.
+            let why = extension
+                .map_or(why, |(asked, extension)| budget.still_used_up(asked, &extension, earlier.gpu_hours()));
             hold(&why);
             return Ok(Begun::UsedUp(why));
         }

@@ -17,6 +17,7 @@ pub mod gpu_status;
 pub mod gpu_time;
 pub mod history;
 pub mod ledger;
+pub mod liveness;
 pub mod model_pull;
 mod observe;
 mod observed;
@@ -108,6 +109,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// So many of something, as in `1 state` or `12,345 states`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 /// A duration in the two largest units, as in `2 h 5 min`.
 pub(crate) fn spoken(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs();
@@ -128,6 +134,7 @@ mod tests {
     #[test]
     fn numbers_and_times_are_readable() {
         assert_eq!((grouped(0), grouped(999), grouped(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
+        assert_eq!((counted(1, "state"), counted(2_000, "state")), ("1 state".into(), "2,000 states".into()));
         let shown: Vec<String> = [5, 65, 7500, 200_000].map(|s| spoken(Duration::from_secs(s))).into();
         assert_eq!(shown, ["5 s", "1 min 5 s", "2 h 5 min", "2 d 7 h"]);
     }

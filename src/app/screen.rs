@@ -5,19 +5,18 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::bottleneck::BottleneckKind;
+use super::liveness::{Ending, Life, Liveness};
 use super::progress::{LimitedBy, ModelStatus, Phase, StageStatus, Status, WriterStatus};
 use super::{grouped, spoken};
 
-/// A run whose status is older than this shows no sign of life.
-pub(super) const SILENT_AFTER: Duration = Duration::from_secs(30);
 /// Columns of a terminal that nobody widened.
 const WIDTH: usize = 80;
 /// Kinds of errors shown.
 const ERRORS_SHOWN: usize = 5;
 
-/// The screen. `place` is where the state lies, `age` how long ago the status was written, if known.
-pub fn render(status: &Status, place: &str, age: Option<Duration>) -> String {
-    let mut sections = vec![head(status, place, age), table(status)];
+/// The screen. `place` is where the state lies, if it is one, and `liveness` how its run stands.
+pub fn render(status: &Status, place: &str, liveness: Liveness) -> String {
+    let mut sections = vec![head(status, place, liveness), table(status)];
     sections.extend(limits(status));
     sections.push(model(&status.model));
     sections.extend(status.gpu.line().map(|line| wrapped(&line, "  ")));
@@ -25,28 +24,29 @@ pub fn render(status: &Status, place: &str, age: Option<Duration>) -> String {
     sections.join("\n\n")
 }
 
-fn head(status: &Status, place: &str, age: Option<Duration>) -> String {
-    let mut head = match status.phase {
-        Phase::Running | Phase::Stopping if age.is_some_and(|age| age > SILENT_AFTER) => {
-            let age = spoken(age.unwrap_or_default());
-            if status.states > 1 {
-                format!("no sign of life of at least one state for {age}: the same `qaflow run` resumes it")
-            } else {
-                format!(
-                    "no sign of life for {age}: process {} on {} was probably killed; the same `qaflow run` resumes",
-                    status.pid, status.host
-                )
-            }
+fn head(status: &Status, place: &str, liveness: Liveness) -> String {
+    let age = spoken(liveness.age.unwrap_or_default());
+    let mut head = match liveness.life {
+        Life::Silent if status.states > 1 => {
+            format!("no sign of life of at least one state for {age}: the same `qaflow run` resumes it")
         }
-        Phase::Running => format!("running, {}", status.eta_text()),
-        _ => status.eta_text(),
+        Life::Silent => format!(
+            "no sign of life for {age}: process {} on {} was probably killed; the same `qaflow run` resumes",
+            status.pid, status.host
+        ),
+        Life::Ended(Ending::Killed) => format!(
+            "killed: process {} on {} is gone, {age} after its last word; the same `qaflow run` resumes",
+            status.pid, status.host
+        ),
+        Life::Running if status.phase == Phase::Running => format!("running, {}", status.eta_text()),
+        Life::Running | Life::Ended(_) => status.eta_text(),
     };
     if let Some(reason) = &status.reason {
         head = format!("{head} ({reason})");
     }
     let elapsed = spoken(Duration::from_secs_f64(status.elapsed_seconds));
     let which = if status.states > 1 {
-        format!("{} states below {place}, on {}; the longest attempt {elapsed}", status.states, status.host)
+        format!("{} states, on {}; the longest attempt {elapsed}", status.states, status.host)
     } else {
         format!("{place}, attempt {} for {elapsed}, process {} on {}", status.attempt, status.pid, status.host)
     };

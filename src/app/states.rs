@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::export::{ExportArgs, options, pending, print, remarks, write_all};
 use super::progress::Phase;
 use super::state::{ATTEMPTS, CREATED, LIMITED, State, StateOptions};
-use super::{Exit, UsageError, grouped, shard};
+use super::{Exit, UsageError, counted, shard};
 use crate::export::manifest::RunFacts;
 use crate::export::many::{Many, Part};
 use crate::model::StoreError;
@@ -29,10 +29,11 @@ pub struct Selection {
 /// The states that `--state` names: folders and patterns such as `state/run-*`; by default the only one below `state/`.
 ///
 /// # Errors
-/// If a pattern fits no state, or none is named and there is not exactly one.
+/// If a pattern fits no state, one of several folders named is not there, or none is named and there is not exactly one.
 pub fn select(named: &[PathBuf]) -> anyhow::Result<Selection> {
     let mut dirs = Vec::new();
     let mut many = named.len() > 1;
+    let several = many;
     for name in named {
         if is_pattern(name) && !name.exists() {
             many = true;
@@ -42,9 +43,17 @@ pub fn select(named: &[PathBuf]) -> anyhow::Result<Selection> {
                 return Err(UsageError(format!("--state {}: no folder that holds a state fits", name.display())).into());
             }
             dirs.extend(found);
+        } else if several && !name.exists() {
+            return Err(UsageError(format!("--state {}: there is no such folder", name.display())).into());
+        } else if several && !holds_state(name) {
+            // A shell that expands `state/*` names whatever lies there.
+            tracing::warn!("--state {}: it holds no state, and is passed over", name.display());
         } else {
             dirs.push(name.clone());
         }
+    }
+    if several && dirs.is_empty() {
+        return Err(UsageError("--state: none of the folders named holds a state".into()).into());
     }
     if named.is_empty() {
         dirs.push(super::state::resolve(None)?);
@@ -222,8 +231,8 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
     let many = Many::new(parts)?;
     if many.duplicates() > 0 {
         facts.remarks.push(format!(
-            "{} documents lie in two states; each is exported once, but the accounts of the stages count both",
-            grouped(many.duplicates())
+            "in two states: {}; each is exported once, but the accounts of the stages count both",
+            counted(many.duplicates(), "document")
         ));
     }
     facts.remarks.extend(lacking.iter().cloned());
@@ -239,10 +248,10 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
         print(&json.to_string());
     } else {
         print(&format!(
-            "{} accepted pairs from {} documents in {} states written to {}",
-            grouped(exported.accepted),
-            grouped(exported.documents),
-            open.len(),
+            "{} from {} in {} written to {}",
+            counted(exported.accepted, "accepted pair"),
+            counted(exported.documents, "document"),
+            counted(open.len() as u64, "state"),
             out.display()
         ));
         if !lacking.is_empty() {
@@ -261,10 +270,10 @@ fn in_brackets(share: Option<Shard>) -> String {
 fn unfinished(state: &State, plan: &Plan) -> anyhow::Result<Option<String>> {
     let pending = pending(plan, state.store.as_ref())?;
     if pending > 0 {
-        return Ok(Some(format!("{} items are pending", grouped(pending))));
+        return Ok(Some(format!("{} pending", counted(pending, "item"))));
     }
     if let Some(cut) = state.text(LIMITED)? {
-        return Ok(Some(format!("its last run took {cut} documents only (--limit)")));
+        return Ok(Some(format!("its last run took only {cut} documents (--limit)")));
     }
     Ok(match super::status::read(&state.dir).map(|status| status.phase) {
         Ok(Phase::Finished) => None,
@@ -323,4 +332,27 @@ fn facts(open: &[(State, Plan, Option<Shard>)], plan: &Plan, finished: bool) -> 
 /// The lines that say which states a command over several met, for people.
 pub(super) fn heading(dir: &Path, share: Option<Shard>) -> String {
     format!("{}{}", dir.display(), in_brackets(share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_folders_one_that_is_missing_is_named() {
+        let dir = tempfile::tempdir().expect("folder");
+        let [a, b, other, gone] = ["a", "b", "other", "gone"].map(|name| dir.path().join(name));
+        for state in [&a, &b] {
+            std::fs::create_dir(state).expect("folder");
+            std::fs::write(state.join("identity.json"), "{}").expect("file");
+        }
+        std::fs::create_dir(&other).expect("folder");
+        let both = Selection { dirs: vec![a.clone(), b.clone()], many: true };
+        assert_eq!(select(&[a.clone(), other.clone(), b]).expect("states"), both, "no state is passed over");
+        let said = select(&[a, gone.clone()]).expect_err("missing").to_string();
+        assert!(said.contains(&gone.display().to_string()) && said.contains("there is no such folder"), "{said}");
+        assert!(select(&[other.clone(), other]).expect_err("none").to_string().contains("none of the folders"));
+        // Of a single one the command itself says what is wrong.
+        assert_eq!(select(std::slice::from_ref(&gone)).expect("named").dirs, [gone]);
+    }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::export::print;
-use super::progress::{Phase, STATUS_FILE, STATUS_FORMAT, Status};
+use super::liveness::{Life, Liveness};
+use super::progress::{STATUS_FILE, STATUS_FORMAT, Status};
 use super::screen::render;
 use super::state::resolve;
 use super::{Exit, UsageError};
@@ -26,28 +27,38 @@ pub struct StatusArgs {
     pub watch: bool,
 }
 
-/// Shows the status.
+/// Shows the status; watched, until the run has ended, was killed, or its lease has run out.
 ///
 /// # Errors
 /// If the state has no status file or a newer one.
 pub async fn status(args: &StatusArgs) -> anyhow::Result<Exit> {
     let dir = resolve(args.state.as_deref())?;
     let live = args.watch && !args.json && std::io::stdout().is_terminal();
-    let mut first = true;
+    let mut shown: Option<(Status, Life)> = None;
     loop {
         let status = read(&dir)?;
-        if args.json {
-            print(&serde_json::to_string(&status)?);
-        } else {
-            let text = render(&status, &dir.display().to_string(), age(&status));
-            print(&if live { redrawn(&text, first) } else { text });
+        let liveness = Liveness::of(&dir, &status);
+        // A log is not filled with the same screen.
+        let new = live || shown.as_ref().is_none_or(|(before, life)| (before, *life) != (&status, liveness.life));
+        if new && args.json {
+            print(&as_json(&status, liveness)?.to_string());
+        } else if new {
+            let text = render(&status, &dir.display().to_string(), liveness);
+            print(&if live { redrawn(&text, shown.is_none()) } else { text });
         }
-        first = false;
-        if !args.watch || !matches!(status.phase, Phase::Running | Phase::Stopping) {
+        if !args.watch || liveness.over {
             return Ok(Exit::Done);
         }
+        shown = Some((status, liveness.life));
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// The status file, and how its run stands.
+pub(super) fn as_json(status: &Status, liveness: Liveness) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(status)?;
+    liveness.add_to(&mut value);
+    Ok(value)
 }
 
 /// A text that takes the place of the one before: from the upper left corner on, each line cleared behind its end, and
@@ -80,10 +91,4 @@ pub fn read(dir: &Path) -> anyhow::Result<Status> {
     }
     serde_json::from_value(value)
         .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))
-}
-
-/// How long ago the status was written, by this machine's clock.
-pub fn age(status: &Status) -> Option<Duration> {
-    let written: jiff::Timestamp = status.updated.parse().ok()?;
-    Duration::try_from(jiff::Timestamp::now().duration_since(written)).ok()
 }

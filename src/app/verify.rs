@@ -9,7 +9,7 @@ use anyhow::Context;
 use super::export::print;
 use super::state::{State, StateOptions};
 use super::states::{self, Shares};
-use super::{Exit, grouped, shard};
+use super::{Exit, counted, grouped, shard};
 use crate::engine::ACTIVE_EDGES;
 use crate::model::plan::Plan;
 use crate::model::record::{Change, Ending, ItemKey, StageCounts};
@@ -44,6 +44,9 @@ struct Findings {
     stages: Vec<StageFinding>,
     faults: Vec<String>,
     repaired: u64,
+    /// Of several states: those that could not be opened. Each is a fault too.
+    #[serde(skip)]
+    unopened: usize,
 }
 
 /// One stage's account.
@@ -96,16 +99,20 @@ fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
     let mut all = Findings::default();
     for (dir, share) in states {
         let name = states::heading(&dir, share);
-        let found = verify_one(&dir, args.repair)
-            .unwrap_or_else(|error| Findings { faults: vec![format!("{error:#}")], ..Findings::default() });
+        let found = verify_one(&dir, args.repair).unwrap_or_else(|error| Findings {
+            faults: vec![format!("{error:#}")],
+            unopened: 1,
+            ..Findings::default()
+        });
         if !args.json {
-            let faults = if found.faults.is_empty() {
-                "all accounted for".into()
-            } else {
-                format!("{} faults", found.faults.len())
+            let said = match found.faults.len() as u64 {
+                _ if found.unopened > 0 => "cannot be opened".into(),
+                0 => format!("{}, all accounted for", counted(found.records, "record")),
+                faults => format!("{}, {}", counted(found.records, "record"), counted(faults, "fault")),
             };
-            print(&format!("{name}: {} records, {faults}", grouped(found.records)));
+            print(&format!("{name}: {said}"));
         }
+        all.unopened += found.unopened;
         all.records += found.records;
         all.repaired += found.repaired;
         all.faults.extend(found.faults.into_iter().map(|fault| format!("{}: {fault}", dir.display())));
@@ -172,11 +179,24 @@ fn show(findings: &Findings) {
         ));
     }
     print(&if findings.faults.is_empty() {
-        format!("verified: {} records, all accounted for", grouped(findings.records))
+        format!("verified: {}, all accounted for", counted(findings.records, "record"))
     } else {
-        let s = if findings.faults.len() == 1 { "" } else { "s" };
-        format!("{} fault{s}: `qaflow verify --repair` makes pending again what cannot be read", findings.faults.len())
+        verdict(findings.faults.len(), findings.unopened)
     });
+}
+
+/// The last line of a verification that found faults, some of which are that a state cannot be opened: for those there
+/// is no repair, or they say so themselves.
+fn verdict(faults: usize, unopened: usize) -> String {
+    let mut parts = Vec::new();
+    if faults > unopened {
+        let found = counted((faults - unopened) as u64, "fault");
+        parts.push(format!("{found}: `qaflow verify --repair` makes pending again what cannot be read"));
+    }
+    if unopened > 0 {
+        parts.push(format!("{} could not be opened: see above what to do", counted(unopened as u64, "state")));
+    }
+    parts.join("\n")
 }
 
 fn examine(state: &State, plan: &Plan, depth: Depth) -> anyhow::Result<Findings> {
@@ -481,5 +501,19 @@ fn maker(state: &State, plan: &Plan, at: usize, key: &ItemKey) -> Result<Option<
                 return Ok(Some(candidate));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+
+    #[test]
+    fn repair_is_offered_for_what_it_can_repair() {
+        const OFFER: &str = "`qaflow verify --repair` makes pending again what cannot be read";
+        const LEFT: &str = "could not be opened: see above what to do";
+        assert_eq!(verdict(1, 0), format!("1 fault: {OFFER}"));
+        assert_eq!(verdict(2, 2), format!("2 states {LEFT}"));
+        assert_eq!(verdict(3, 1), format!("2 faults: {OFFER}\n1 state {LEFT}"));
     }
 }

@@ -48,20 +48,27 @@ pub(super) fn duration(
     least: Duration,
     meaning: &str,
 ) -> Duration {
-    let shown = shown_duration(default);
-    let Some(node) = reader.raw(key, DURATION, &shown, meaning) else { return default };
+    optional_duration(reader, key, &shown_duration(default), least, meaning).unwrap_or(default)
+}
+
+/// Reads the duration under `key`, of at least `least`; `None` if it is missing or wrong. `default` is shown.
+pub(super) fn optional_duration(
+    reader: &mut Reader<'_>,
+    key: &str,
+    default: &str,
+    least: Duration,
+    meaning: &str,
+) -> Option<Duration> {
+    let node = reader.raw(key, DURATION, default, meaning)?;
     match parse_duration(&node.value) {
-        Some(duration) if duration >= least => duration,
+        Some(duration) if duration >= least => return Some(duration),
         Some(_) => {
             let message = format!("{} must be at least {}", reader.path_of(key), shown_duration(least));
             reader.fault(key, message);
-            default
         }
-        None => {
-            wrong(reader, key, node, DURATION);
-            default
-        }
+        None => wrong(reader, key, node, DURATION),
     }
+    None
 }
 
 /// A duration in the largest unit that shows it whole.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::env::is_name;
-use super::forms::{DURATION, base_url_fault, duration, optional_path, parse_duration, wrong};
+use super::forms::{DURATION, base_url_fault, duration, optional_duration, optional_path, parse_duration, wrong};
 use super::run::small;
 use crate::model::params::{Documented, Fault, Node, Reader, Value};
 
@@ -43,6 +43,8 @@ pub struct LlmConfig {
     pub retry_initial: Duration,
     /// The longest wait between two tries.
     pub retry_max: Duration,
+    /// How many time-outs of one request, while its server answers others, make it a dead letter.
+    pub retry_timeouts: u32,
     /// After how long without any answer the run stops, to be resumed later; `None`: it waits for ever.
     pub give_up_after: Option<Duration>,
     /// Further fields of each request's body, passed on as they are.
@@ -125,10 +127,32 @@ impl LlmConfig {
                 self.endpoints.push(endpoint);
             }
         }
+        if self.provider == Provider::Embedded {
+            warnings.extend(llm.and_then(|llm| ignored(llm, &self.model)));
+        }
         let nothing = Node::empty_map(&"".into(), 0);
         read_endpoint(&nothing, "llm.endpoints.N", &mut Vec::new(), &mut Vec::new(), documented);
         self
     }
+}
+
+/// What a section `llm` says of servers though the embedded model answers.
+fn ignored(llm: &Node, model: &str) -> Option<Fault> {
+    let endpoints = llm.get("endpoints").filter(|node| node.value != Value::Null);
+    let other = llm.get("model").filter(|_| model != EMBEDDED_MODEL);
+    let (place, what) = match (endpoints, other) {
+        (Some(endpoints), None) => (endpoints.place(), "llm.endpoints is ignored".to_owned()),
+        (None, Some(named)) => (named.place(), format!("llm.model `{model}` is a name only")),
+        (Some(endpoints), Some(_)) => {
+            (endpoints.place(), format!("llm.endpoints is ignored, and llm.model `{model}` is a name only"))
+        }
+        (None, None) => return None,
+    };
+    let message = format!(
+        "{what}: with `provider: embedded` the demo model {EMBEDDED_MODEL} answers; to ask the servers write `provider: \
+         openai`"
+    );
+    Some(Fault { place, message })
 }
 
 fn read_endpoint(
@@ -229,16 +253,13 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         "tokens_per_minute",
         "the most tokens a minute, of prompts and answers together, to each endpoint",
     );
-    let given = reader.has("request_timeout_seconds");
-    let request_timeout = duration(
+    let request_timeout = optional_duration(
         reader,
         "request_timeout_seconds",
-        Duration::from_secs(300),
+        "5m for the server's queue, and 250ms for each token that the answer may have",
         Duration::from_secs(1),
-        "how long an answer may take; a short one wastes what a loaded server has computed. Where none is given: five \
-         minutes for the server's queue, and a quarter of a second for each token that the answer may have",
+        "how long an answer may take; a short one wastes what a loaded server has computed",
     );
-    let request_timeout = given.then_some(request_timeout);
     let connect_timeout = duration(
         reader,
         "connect_timeout_seconds",
@@ -254,14 +275,17 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         "how long a server that cannot be reached when the run starts is waited for, since it may be starting; then the \
          run ends with exit code 1",
     );
-    let (retry_initial, retry_max) = reader.section("retry", |r| {
+    let (retry_initial, retry_max, retry_timeouts) = reader.section("retry", |r| {
         let initial = r.int("initial_ms", 500, 1..=3_600_000, "the first wait after a failed request, in milliseconds");
         let max = r.int("max_ms", 10_000, 1..=86_400_000, "the longest wait between two tries, in milliseconds");
         if initial > max {
             r.fault("max_ms", format!("{} must not be less than initial_ms ({initial})", r.path_of("max_ms")));
         }
+        let meaning = "how many time-outs of one request, while its server answers others, make it a dead letter; those \
+                       of a server that answers nothing never do";
+        let timeouts = small(r.int("timeouts", 5, 1..=1000, meaning));
         let millis = |n: i64| Duration::from_millis(n.unsigned_abs());
-        (millis(initial), millis(max))
+        (millis(initial), millis(max), timeouts)
     });
     let give_up_after = reader.section("outage", |r| {
         let form = format!("never, or {DURATION}");
@@ -307,6 +331,7 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         wait_for_server,
         retry_initial,
         retry_max,
+        retry_timeouts,
         give_up_after,
         extra_body,
         structured_output,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::forms::duration;
+use super::forms::{duration, optional_duration};
 use super::run::small;
-use crate::model::params::{Reader, Value};
+use crate::model::params::Reader;
 
 /// A batch job, as the configuration describes it.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +108,7 @@ pub(super) fn read_slurm(r: &mut Reader<'_>) -> SlurmConfig {
             r,
             "warn_before",
             "shutdown.grace and a minute",
+            Duration::from_secs(1),
             "how long before the time limit the job stops taking new work (sbatch --signal=B:USR1@…)",
         ),
         restarts: small(r.int(
@@ -196,15 +197,6 @@ fn lines(r: &mut Reader<'_>, key: &str, meaning: &str) -> Vec<String> {
         return Vec::new();
     }
     texts
-}
-
-fn optional_duration(r: &mut Reader<'_>, key: &str, default: &str, meaning: &str) -> Option<Duration> {
-    let node = r.raw(key, super::forms::DURATION, default, meaning)?;
-    let read = super::forms::parse_duration(&node.value).filter(|d| *d >= Duration::from_secs(1));
-    if read.is_none() && node.value != Value::Null {
-        super::forms::wrong(r, key, node, super::forms::DURATION);
-    }
-    read
 }
 
 fn is_variable(name: &str) -> bool {

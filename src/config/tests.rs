@@ -106,6 +106,7 @@ fn defaults_hold() {
             wait_for_server: 3s,
             retry_initial: 500ms,
             retry_max: 10s,
+            retry_timeouts: 5,
             give_up_after: Some(
                 1800s,
             ),
@@ -216,8 +217,21 @@ fn overrides_reach_both_files() {
 #[test]
 fn the_embedded_model_needs_no_endpoints() {
     let run = "pipeline: ../pipelines/demo.yaml\nllm: {provider: embedded, endpoints: [{base_url: nonsense}]}\n";
-    let llm = Folder::new(run, PIPELINE).load(&[]).expect("sound").run.llm;
+    let folder = Folder::new(run, PIPELINE);
+    let loaded = folder.load(&[]).expect("sound");
+    let llm = loaded.run.llm;
     assert_eq!((llm.provider, llm.model.as_str(), llm.endpoints.len()), (Provider::Embedded, EMBEDDED_MODEL, 0));
+    // What is left out of account is told.
+    let warned = |loaded: Loaded<String>| {
+        let text = loaded.warnings.iter().map(ToString::to_string).collect::<String>();
+        text.replace(&format!("{}/", folder.0.path().display()), "")
+    };
+    insta::assert_snapshot!(warned(folder.load(&[]).expect("sound")), @"configs/run.yaml:2: llm.endpoints is ignored: with `provider: embedded` the demo model SmolLM2-135M-Instruct answers; to ask the servers write `provider: openai`");
+    insta::assert_snapshot!(warned(folder.load(&["llm.model=big", "llm.endpoints="]).expect("sound")), @"--set: llm.model `big` is a name only: with `provider: embedded` the demo model SmolLM2-135M-Instruct answers; to ask the servers write `provider: openai`");
+    assert!(warned(folder.load(&["llm.model=big"]).expect("sound")).contains("is ignored, and llm.model `big` is"));
+    for quiet in [["llm.endpoints=", "llm.model="], ["llm.endpoints=", "llm.model=SmolLM2-135M-Instruct"]] {
+        assert_eq!(warned(folder.load(&quiet).expect("sound")), "");
+    }
 }
 
 #[test]

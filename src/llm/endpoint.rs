@@ -1,6 +1,6 @@
 //! One server: its client, slots, limits and breaker, and how the number of its slots follows what it bears.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub struct Endpoint {
     pub(super) outstanding: AtomicUsize,
     /// Requests that hold a slot and wait for a rate limit, or until the server wants to be asked again.
     pub(super) limited: AtomicUsize,
+    /// Requests that were answered.
+    pub(super) answered: AtomicU64,
     /// Finds the best number of slots, if it is not fixed.
     pub(super) controller: Option<Mutex<Controller>>,
     /// Until when the server asked to be left alone.
@@ -69,6 +71,7 @@ impl Endpoint {
             breaker: Breaker::new(threshold),
             outstanding: AtomicUsize::new(0),
             limited: AtomicUsize::new(0),
+            answered: AtomicU64::new(0),
             controller: None,
             paused_until: Mutex::new(None),
         }

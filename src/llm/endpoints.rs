@@ -1,6 +1,8 @@
 //! The endpoints: each with its slots, limits and breaker. Work goes to the least loaded, but all calls about one
 //! chunk stay on one server, whose prefix cache holds it. A dead server drops out and comes back.
 
+use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use super::endpoint::{Outstanding, task_number};
 use super::homes::{Home, Homes};
 use super::limits::estimate;
 use super::probe::{ProbeReport, probe};
-use super::retry::{FAILS_WHILE_WELL, GiveUp};
+use super::retry::{FAILS_WHILE_WELL, GiveUp, TIMES_OUT_WHILE_WELL, is_own_fault};
 use super::server_figures::ServerFigures;
 use crate::model::llm::{Completion, CompletionRequest, LlmClient};
 use crate::model::{ItemId, LlmError};
@@ -197,6 +199,22 @@ impl Endpoints {
         });
     }
 
+    /// Sends a request. Also gives whether the server, asked the smallest of requests when half of this one's time was
+    /// over, answered that one sooner: then this one does not wait behind others.
+    async fn ask(&self, endpoint: &Endpoint, request: &CompletionRequest) -> (Result<Completion, LlmError>, bool) {
+        let mut call = pin!(endpoint.client.complete(request));
+        tokio::select! {
+            biased;
+            result = &mut call => return (result, false),
+            () = tokio::time::sleep(endpoint.client.patience(request) / 2) => {}
+        }
+        tokio::select! {
+            biased;
+            result = &mut call => (result, false),
+            well = endpoint.client.answers(&self.plan.model) => (call.await, well),
+        }
+    }
+
     /// One call to one server, its slot and limits waited for; `None` if the server went out meanwhile.
     async fn call(
         &self,
@@ -221,16 +239,23 @@ impl Endpoints {
             return None;
         }
         let (began, in_flight) = (Instant::now(), endpoint.slots.level().0);
-        let mut result = endpoint.client.complete(request).await;
+        let answered = endpoint.answered.load(Ordering::Relaxed);
+        let (mut result, quick) = self.ask(endpoint, request).await;
+        // A server that answers small requests but none of the flow's is too slow for it, unless nothing else is left.
+        let others = endpoint.answered.load(Ordering::Relaxed) > answered || endpoint.slots.waiting() == 0;
         drop(slot);
-        if let Err(LlmError::Unavailable { label, .. }) = &mut result
-            && ["http_500", "not_an_answer"].contains(&label.as_str())
-            && endpoint.client.answers(&self.plan.model).await
-        {
-            FAILS_WHILE_WELL.clone_into(label);
+        if let Err(LlmError::Unavailable { label, .. }) = &mut result {
+            if label == "timeout" && quick && others {
+                TIMES_OUT_WHILE_WELL.clone_into(label);
+            } else if ["http_500", "not_an_answer"].contains(&label.as_str())
+                && endpoint.client.answers(&self.plan.model).await
+            {
+                FAILS_WHILE_WELL.clone_into(label);
+            }
         }
         match &result {
             Ok(completion) => {
+                endpoint.answered.fetch_add(1, Ordering::Relaxed);
                 endpoint.breaker.succeeded();
                 let usage = completion.usage;
                 let answered = Answered {
@@ -243,7 +268,7 @@ impl Endpoints {
                 endpoint.limits.correct(estimate, usage.prompt_tokens + usage.completion_tokens);
             }
             Err(LlmError::Refused { .. }) => endpoint.breaker.succeeded(),
-            Err(LlmError::Unavailable { label, .. }) if label == FAILS_WHILE_WELL => {}
+            Err(LlmError::Unavailable { label, .. }) if is_own_fault(label) => {}
             Err(LlmError::Unavailable { label, retry_after, .. }) if label == "http_429" => {
                 // Busy, not ill: it is left alone for as long as it asks.
                 endpoint.pause(retry_after.unwrap_or(Duration::ZERO));

@@ -162,13 +162,17 @@ impl OpenAiClient {
         }
     }
 
+    /// How long the answer to a request may take.
+    pub fn patience(&self, request: &CompletionRequest) -> Duration {
+        self.options.request_timeout.unwrap_or_else(|| answer_timeout(request.max_tokens))
+    }
+
     async fn send(&self, request: &CompletionRequest) -> Result<Completion, LlmError> {
-        let timeout = self.options.request_timeout.unwrap_or_else(|| answer_timeout(request.max_tokens));
         let sent = self
             .authorised(self.http.post(&self.completions))
             .header("content-type", "application/json")
             .header("x-request-id", request.key().hex())
-            .timeout(timeout)
+            .timeout(self.patience(request))
             .body(body(request, &self.options))
             .send()
             .await;

@@ -1,6 +1,6 @@
 //! Waits out what is the world's fault: refused connections, overload, restarts, time-outs. The only user of backoff.
 //!
-//! Such faults never count against an item; a call is tried again until it is answered or the run stops. When
+//! Such faults never count against an item, but for those that are the request's own; a call is tried again until it is answered or the run stops. When
 //! nothing at all was answered for `give_up_after`, the run is asked to stop, everything kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,9 +18,17 @@ use crate::telemetry::errors::ErrorLog;
 use crate::telemetry::metrics;
 
 /// The label of a failure (status 500, or an answer that is none) that a server gave to this request while it answered
-/// another one. So many of them make the request a dead letter; nothing else does.
+/// another one. So many of them make the request a dead letter.
 pub const FAILS_WHILE_WELL: &str = "fails_while_well";
 const FAULTS_OF_ITS_OWN: u32 = 8;
+/// The label of a time-out of this request while the server answered others. [`RetryPolicy::timeouts`] of them make the
+/// request a dead letter; no other failure of transport does.
+pub const TIMES_OUT_WHILE_WELL: &str = "times_out_while_well";
+
+/// Whether a failure with this label is the request's own fault, not the server's.
+pub fn is_own_fault(label: &str) -> bool {
+    [FAILS_WHILE_WELL, TIMES_OUT_WHILE_WELL].contains(&label)
+}
 
 /// Called once with the reason when patience is over.
 pub type GiveUp = Arc<dyn Fn(String) + Send + Sync>;
@@ -34,6 +42,8 @@ pub struct RetryPolicy {
     pub longest: Duration,
     /// How long the endpoint may answer nothing at all before the run stops; `None` waits for ever.
     pub give_up_after: Option<Duration>,
+    /// So many time-outs of one request while its server answered others make it a dead letter; at least 1.
+    pub timeouts: u32,
 }
 
 /// A client that tries again.
@@ -70,6 +80,12 @@ impl<C> Retried<C> {
         since.get_or_insert_with(Instant::now).elapsed()
     }
 
+    /// Notes that the endpoint has answered another request: it is not silent.
+    fn lives(&self) -> Option<Duration> {
+        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        None
+    }
+
     fn succeeded(&self) {
         let before = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(since) = before.filter(|since| since.elapsed() > Duration::from_secs(5)) {
@@ -92,7 +108,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                 ..ExponentialBackoff::default()
             };
             let mut tries = 0_u32;
-            let mut broken = 0_u32;
+            let (mut broken, mut late) = (0_u32, 0_u32);
             loop {
                 tries += 1;
                 let (label, message, retry_after) = match self.inner.complete(request).await {
@@ -100,18 +116,23 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                         self.succeeded();
                         return Ok(completion);
                     }
-                    // The server is well and fails on this very request: some time it is the request's fault.
-                    Err(LlmError::Unavailable { label, message, .. })
-                        if label == FAILS_WHILE_WELL && broken + 1 == FAULTS_OF_ITS_OWN =>
-                    {
-                        let message = format!(
-                            "{message}; tried {FAULTS_OF_ITS_OWN} times, while the server answered other requests"
-                        );
-                        return Err(LlmError::Refused { label: label.clone(), message });
-                    }
                     Err(LlmError::Unavailable { label, message, retry_after }) => {
-                        self.errors.note(ErrorClass::Transient, "model", &label, &message);
                         broken += u32::from(label == FAILS_WHILE_WELL);
+                        late += u32::from(label == TIMES_OUT_WHILE_WELL);
+                        // The server is well and fails on this very request: some time it is the request's fault.
+                        if broken >= FAULTS_OF_ITS_OWN || late >= self.policy.timeouts {
+                            let hint = if label == TIMES_OUT_WHILE_WELL {
+                                " (llm.retry.timeouts; if such an answer takes longer, raise llm.request_timeout_seconds)"
+                            } else {
+                                ""
+                            };
+                            let message = format!(
+                                "{message}; tried {} times, while the server answered other requests{hint}",
+                                broken + late
+                            );
+                            return Err(LlmError::Refused { label, message });
+                        }
+                        self.errors.note(ErrorClass::Transient, "model", &label, &message);
                         (label, message, retry_after)
                     }
                     // A refusal is an answer too: the endpoint lives.
@@ -121,8 +142,8 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     }
                     Err(error) => return Err(error),
                 };
-                let silent = self.failed();
-                if let Some(patience) = self.policy.give_up_after
+                let silent = if is_own_fault(&label) { self.lives() } else { Some(self.failed()) };
+                if let (Some(patience), Some(silent)) = (self.policy.give_up_after, silent)
                     && silent >= patience
                 {
                     (self.give_up)(format!(
@@ -156,6 +177,7 @@ mod tests {
 
     struct Flaky {
         failures: u32,
+        label: &'static str,
         seen: AtomicU32,
     }
 
@@ -164,7 +186,7 @@ mod tests {
             let n = self.seen.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
                 if n < self.failures {
-                    Err(unavailable("http_503", Some(Duration::from_millis(60))))
+                    Err(unavailable(self.label, Some(Duration::from_millis(60))))
                 } else {
                     Ok(answer("yes"))
                 }
@@ -173,11 +195,20 @@ mod tests {
     }
 
     fn retried(failures: u32, give_up_after: Option<Duration>) -> (Retried<Flaky>, Arc<Mutex<Option<String>>>) {
-        let policy = RetryPolicy { first: Duration::from_millis(1), longest: Duration::from_millis(4), give_up_after };
+        flaky("http_503", failures, give_up_after)
+    }
+
+    fn flaky(
+        label: &'static str,
+        failures: u32,
+        give_up_after: Option<Duration>,
+    ) -> (Retried<Flaky>, Arc<Mutex<Option<String>>>) {
+        let (first, longest) = (Duration::from_millis(1), Duration::from_millis(4));
+        let policy = RetryPolicy { first, longest, give_up_after, timeouts: 3 };
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));
-        let inner = Flaky { failures, seen: AtomicU32::new(0) };
+        let inner = Flaky { failures, label, seen: AtomicU32::new(0) };
         (Retried::new(inner, policy, CancellationToken::new(), give_up, Arc::default(), Arc::default()), told)
     }
 
@@ -197,6 +228,19 @@ mod tests {
         assert!(matches!(error, LlmError::Interrupted), "{error}");
         let why = told.lock().unwrap().clone().unwrap();
         assert!(why.contains("outage.give_up_after"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_times_out_while_others_are_answered_is_given_up_alone() {
+        // However little patience there is with a silent server: this one is not silent.
+        let (client, told) = flaky(TIMES_OUT_WHILE_WELL, u32::MAX, Some(Duration::ZERO));
+        let error = client.complete(&request()).await.unwrap_err();
+        assert!(matches!(error, LlmError::Refused { .. }) && error.label() == TIMES_OUT_WHILE_WELL, "{error}");
+        assert!(error.to_string().contains("tried 3 times"), "{error}");
+        assert_eq!((client.inner.seen.load(Ordering::Relaxed), told.lock().unwrap().clone()), (3, None));
+        // Time-outs of a server that answers nothing never count.
+        let (client, _) = flaky("timeout", 5, None);
+        assert_eq!(client.complete(&request()).await.unwrap().content, "yes");
     }
 
     #[tokio::test]

@@ -43,6 +43,9 @@ pub struct LeaseHolder {
     pub job: Option<String>,
     /// When the holder last said that it is there, RFC 3339, by its own clock.
     pub heartbeat: String,
+    /// How many seconds it may be silent before another may take the state over.
+    #[serde(default = "usual_ttl")]
+    pub ttl_seconds: u64,
     /// Whether it has given the state back.
     pub released: bool,
     /// The folder, below the state's, in which its database lies; empty: the state's folder itself.
@@ -52,6 +55,10 @@ pub struct LeaseHolder {
     /// The copy is complete as soon as `folder` exists.
     #[serde(default)]
     pub copied_from: Option<String>,
+}
+
+fn usual_ttl() -> u64 {
+    60
 }
 
 impl LeaseHolder {
@@ -80,6 +87,7 @@ pub(super) fn myself(epoch: u64, options: &LeaseOptions) -> LeaseHolder {
         pid_namespace: process::pid_namespace(),
         job: options.job.clone(),
         heartbeat: now(),
+        ttl_seconds: options.ttl.as_secs(),
         released: false,
         folder: String::new(),
         copied_from: None,

@@ -41,6 +41,7 @@ pub use lease::{FileLease, LeaseOptions};
 pub use lease_files::LeaseHolder;
 pub use memory::MemoryStore;
 pub use records::{OpenOptions, SledStore};
+pub use standing::{Holding, holding};
 pub use texts::FileTexts;
 
 #[cfg(test)]

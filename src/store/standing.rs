@@ -122,6 +122,35 @@ impl Standing {
     }
 }
 
+/// What the lease says of a process that worked on a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// It runs on this host.
+    Alive,
+    /// It holds the state as far as the files say, and runs where this process cannot look: gone when it is silent for
+    /// longer than this.
+    Claimed {
+        /// How long it may be silent.
+        lease: Duration,
+    },
+    /// It can write no more: its process ended, it gave the state back, or another process has it.
+    Gone,
+    /// The files do not say.
+    Unknown,
+}
+
+/// What the lease of the state in `dir` says of process `pid` of `host`, seen from the host `here`. Only reads.
+pub fn holding(dir: &Path, pid: u32, host: &str, here: &str) -> Holding {
+    let Ok(Standing { holder: Some(holder), .. }) = Standing::read(dir) else { return Holding::Unknown };
+    if (holder.pid, holder.host.as_str()) != (pid, host) || is_gone(&holder, here) {
+        Holding::Gone
+    } else if runs_here(&holder) {
+        Holding::Alive
+    } else {
+        Holding::Claimed { lease: Duration::from_secs(holder.ttl_seconds) }
+    }
+}
+
 /// How long ago `then` was, by the clock of the state's file system.
 pub(super) fn age_of(dir: &Path, then: SystemTime) -> Result<Duration, StoreError> {
     let probe = temporary_name(&dir.join(CLAIMS).join("probe"));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How long the gateway may take for all of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the gateway may take for all of it: a run that has ended holds its GPUs no longer than this for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The most of its answer that is read, in bytes: the status line and the beginning of what it says.
 const ANSWER: u64 = 4_096;
 
@@ -147,6 +147,13 @@ mod tests {
             grouping(&[("job", "qaflow"), ("shard", "0/8"), ("state", "")]),
             "/job@base64/cWFmbG93/shard@base64/MC84/state@base64/="
         );
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_never_answers_is_left_alone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gateway = Gateway::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        assert_eq!(gateway.put(&[("job", "qaflow")], "a 1\n").await, Err("no answer within 3 s".to_owned()));
     }
 
     #[tokio::test]

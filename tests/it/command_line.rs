@@ -125,3 +125,30 @@ fn shipped_configurations_are_sound() {
         assert!(loaded.is_ok(), "{}: {:?}", path.display(), loaded.err());
     }
 }
+
+#[test]
+fn arguments_of_a_run_are_checked_before_the_job_is_sent() {
+    let place = Place::new();
+    place.corpus(1, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    place.config(&server, 4);
+    let says = |args: &[&str], code: i32| {
+        let args = [&["slurm", "submit", "run.yaml", "--dry-run"], args].concat();
+        let output = output(&mut qaflow(&place.path(""), &args));
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        text
+    };
+    let job = says(&["--set", "llm.concurrency=2", "--", "--limit", "5", "--set", "llm.threads=2", "-v"], 0);
+    assert!(job.contains("--set llm.concurrency=2 --limit 5 --set llm.threads=2 -v"), "{job}");
+    let typo = says(&["--", "--limt", "5"], 2);
+    assert!(typo.contains("behind -- stand arguments of `qaflow run`: unexpected argument '--limt'"), "{typo}");
+    assert!(says(&["--", "--limit", "none"], 2).contains("invalid value 'none' for '--limit <N>'"));
+    assert!(says(&["--", "--set", "llm.concurency=50"], 2).contains("llm.concurency"));
+    assert!(says(&["--", "--help"], 2).contains("neither --help nor --version"));
+    assert!(says(&["--", "--bench", "a/b"], 2).contains("a/b"));
+    for (args, name) in [(["--state=s"].as_slice(), "--state"), (&["--shard", "0/2"], "--shard")] {
+        let refused = says(&[&["--set", "slurm.shards=2", "--"], args].concat(), 2);
+        assert!(refused.contains(&format!("{name} cannot be given to the jobs of an array")), "{refused}");
+    }
+}

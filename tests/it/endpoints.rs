@@ -342,6 +342,7 @@ fn a_request_that_the_server_can_never_answer_dies_alone() {
         ("broken", (500, r#"{"error":{"message":"list index out of range"}}"#)),
         ("nothing", (200, r#"{"choices":[]}"#)),
         ("refused", (400, r#"{"error":{"message":"prompt holds a forbidden token"}}"#)),
+        ("silent", (0, "")),
     ] {
         let place = Place::new();
         place.corpus(6, 3);
@@ -349,7 +350,8 @@ fn a_request_that_the_server_can_never_answer_dies_alone() {
         let config = place.config(&server, 8);
         let url = crate::support::proxy(&server, "Bulletin 3 of the Calloway program", answer);
         let url = format!("llm.endpoints.0.base_url={url}");
-        run(&place, &config, &["--set", &url, "--set", "max_failure_ratio=1"], 0);
+        let patience = ["--set", "llm.request_timeout_seconds=1", "--set", "llm.retry.timeouts=2"];
+        run(&place, &config, &[&["--set", &url, "--set", "max_failure_ratio=1"], &patience[..]].concat(), 0);
         let dead: Vec<serde_json::Value> = place.results("out")["dead_letters.jsonl"]
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -357,7 +359,25 @@ fn a_request_that_the_server_can_never_answer_dies_alone() {
         assert!(!dead.is_empty(), "{name}: nothing died");
         for letter in &dead {
             assert_eq!(letter["source_document"], "bulletin-0003.md", "{name}: {letter}");
+            if name == "silent" {
+                assert_eq!(letter["label"], "times_out_while_well", "{letter}");
+                assert!(letter["reason"].as_str().unwrap().contains("tried 2 times, while the server"), "{letter}");
+            }
         }
         verify(&place, "state");
     }
+}
+
+#[test]
+fn a_server_too_slow_for_all_requests_costs_time_and_no_item() {
+    // It answers the smallest of requests at once, and none of the flow's.
+    let place = Place::new();
+    place.corpus(6, 2);
+    let server = Server::start(&["--latency-ms", "1"]);
+    let config = place.config(&server, 2);
+    let url = format!("llm.endpoints.0.base_url={}", crate::support::proxy(&server, "Calloway program", (0, "")));
+    let sets = ["llm.request_timeout_seconds=1", "llm.retry.timeouts=1", "llm.outage.give_up_after=3s", &url];
+    run(&place, &config, &sets.map(|set| ["--set", set]).concat(), 75);
+    let findings = verify(&place, "state");
+    assert!(findings["stages"].as_array().unwrap().iter().all(|s| s["dead"] == 0), "{findings}");
 }

@@ -181,6 +181,13 @@ fn a_used_up_budget_stops_the_run_until_it_is_extended() {
     std::fs::remove_file(place.path("hold")).unwrap();
     assert_eq!(attempts(&open(&place)).unwrap().len(), 1);
 
+    // An extension that does not reach is told, and not kept.
+    let few = stderr(&place, &config, &[&sets[..], &["--extend-budget", "0.000001"]].concat(), 75);
+    assert!(few.contains("--extend-budget 0.000001 is not enough to go on, by "), "{few}");
+    assert_eq!((server.requests().arrived.len(), attempts(&open(&place)).unwrap().len()), (asked, 1));
+    assert!(std::fs::read_to_string(place.path("hold")).unwrap().contains("is not enough"));
+    std::fs::remove_file(place.path("hold")).unwrap();
+
     let extended = [&sets[..], &["--extend-budget", "1000"]].concat();
     stderr(&place, &config, &extended, 0);
     assert!(!place.path("hold").exists());

@@ -298,6 +298,18 @@ fn sheets_go_out_and_come_back_and_the_report_adds_up() {
     let filled = run(&["review", "export", "--reviewer", "ben"]);
     assert!(filled.lines().nth(1).unwrap().starts_with("ben,"));
 
+    // A sheet without the column leaves the notes as they were.
+    let mut reader = csv::Reader::from_reader(filled.as_bytes());
+    let short: String = reader
+        .records()
+        .map(|record| record.unwrap().iter().take(6).chain(["reject"]).collect::<Vec<_>>().join(",") + "\n")
+        .collect();
+    let head = "reviewer,id,clarity,accuracy,relevance,overall,decision\n";
+    std::fs::write(place.path("short.csv"), format!("{head}{short}")).unwrap();
+    assert!(run(&["review", "import", "short.csv"]).starts_with("20 ratings read, 16 of them new"));
+    let kept = run(&["review", "export", "--reviewer", "ben"]);
+    assert_eq!(kept.matches(",reject,fine,").count(), 20, "{kept}");
+
     // Bad rows are named, and nothing is taken.
     let before = std::fs::read(out.join("reviews/ben.jsonl")).unwrap();
     std::fs::write(

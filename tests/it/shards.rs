@@ -104,7 +104,7 @@ fn shares_export_the_bytes_of_the_whole() {
     let again = says(&place, &["failures", "retry", "--state", "state-*", "--id", id.as_str().unwrap()], 0);
     assert!(again.starts_with("1 pending again"), "{again}");
     let lacking = says(&place, &["export", "--state", "state-*"], 1);
-    assert!(lacking.contains("is not finished: 1 items are pending"), "{lacking}");
+    assert!(lacking.contains("is not finished: 1 item pending"), "{lacking}");
     let said = says(&place, &["export", "--state", "state-*", "--partial", "--out", "part"], 0);
     assert!(said.contains("the dataset is not whole"), "{said}");
     assert!(place.path("part/dataset.jsonl").is_file());

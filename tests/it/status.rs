@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{Place, Server, expect, qaflow, run};
+use crate::support::{Place, Server, expect, output, qaflow, run};
 
 /// Runs with a delay and gives the names that `status --json` gave meanwhile, and the last status.
 fn observed(place: &Place, config: &Path, delay: (&str, &str)) -> (Vec<String>, serde_json::Value) {
@@ -121,4 +121,40 @@ fn errors_are_shown_by_class_and_the_screen_fits_eighty_columns() {
     let busy = errors.iter().find(|e| e["label"] == "http_503").unwrap();
     assert_eq!((busy["class"].as_str(), busy["stage"].as_str()), (Some("transient"), Some("model")));
     assert!(errors.iter().any(|e| e["class"] == "poison" && e["stage"] == "extract"), "{errors:?}");
+}
+
+#[test]
+fn a_killed_run_is_told_and_no_longer_watched() {
+    let place = Place::new();
+    place.corpus(20, 3);
+    let server = Server::start(&["--latency-ms", "300"]);
+    let config = place.config(&server, 2).display().to_string();
+    let dir = place.path("");
+    let mut child = qaflow(&dir, &["run", &config]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let json = || -> serde_json::Value {
+        serde_json::from_str(&expect(&mut qaflow(&dir, &["status", "--state", "state", "--json"]), 0)).unwrap()
+    };
+    while !place.path("state/status.json").exists() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let running = json();
+    assert_eq!((running["life"].as_str(), running["ended"].as_str()), (Some("running"), None), "{running}");
+    assert!(running["age_seconds"].as_f64().unwrap() < 30.0, "{running}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its process is gone from this machine: that is known at once.
+    let killed = json();
+    assert_eq!((killed["phase"].as_str(), killed["life"].as_str()), (Some("running"), Some("ended")), "{killed}");
+    assert_eq!(killed["ended"], "killed");
+    for args in [&["status", "--state", "state", "--watch"][..], &["status", "--state", "state*", "--watch"]] {
+        let said = expect(&mut qaflow(&dir, args), 0);
+        assert!(said.contains(&format!("process {}", child.id())) && said.contains("resumes"), "{said}");
+        assert_eq!(said.matches("stage  ").count(), 1, "shown once: {said}");
+    }
+    // The next attempt ends as it says itself.
+    run(&place, &place.path("run.yaml"), &["--limit", "1"], 0);
+    let finished = json();
+    assert_eq!((finished["life"].as_str(), finished["ended"].as_str()), (Some("ended"), Some("finished")));
+    let watched = output(&mut qaflow(&dir, &["status", "--state", "state", "--watch", "--json"]));
+    assert_eq!(String::from_utf8_lossy(&watched.stdout).lines().count(), 1);
 }

@@ -273,7 +273,7 @@ pub(crate) fn stats(server: &Server) -> serde_json::Value {
 }
 
 /// A proxy in front of a simulated server, which answers requests that hold `needle` with `answer` instead, as status
-/// and body. Gives its base URL.
+/// and body, or with status 0 never. Gives its base URL.
 pub(crate) fn proxy(server: &Server, needle: &'static str, answer: (u16, &'static str)) -> String {
     use std::io::{BufRead as _, Read as _, Write as _};
     let upstream = port_of(server);
@@ -303,6 +303,11 @@ pub(crate) fn proxy(server: &Server, needle: &'static str, answer: (u16, &'stati
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
                 let body = String::from_utf8(body).unwrap();
+                if answer.0 == 0 && body.contains(needle) {
+                    // Until whoever asked hangs up.
+                    let _ = reader.read(&mut [0]);
+                    return;
+                }
                 let (status, text) = if body.contains(needle) {
                     (answer.0, answer.1.to_owned())
                 } else {

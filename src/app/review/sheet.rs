@@ -10,7 +10,7 @@ use crate::app::UsageError;
 use crate::export::dataset::each_row;
 use crate::export::rows::PairRow;
 
-/// The columns of a sheet. Only `id`, the marks, `decision` and `note`, and `reviewer` where it is there, are read back.
+/// The columns of a sheet; without `note` the notes given so far stay. Only `id`, the marks, `decision` and `note`, and `reviewer` where it is there, are read back.
 const COLUMNS: [&str; 13] = [
     "reviewer",
     "id",
@@ -85,7 +85,7 @@ pub(super) fn import(
     reviewer: Option<&str>,
 ) -> anyhow::Result<(usize, usize)> {
     let file = std::fs::File::open(sheet).with_context(|| format!("cannot read {}", sheet.display()))?;
-    let given = read(file, reviewer).map_err(|faults| fault(sheet, &faults))?;
+    let Sheet { given, notes } = read(file, reviewer).map_err(|faults| fault(sheet, &faults))?;
     let wanted: std::collections::BTreeSet<&str> = given.iter().map(|given| given.id.as_str()).collect();
     let mut rows: BTreeMap<String, PairRow> = BTreeMap::new();
     each_row(dataset, |row, _| {
@@ -111,8 +111,14 @@ pub(super) fn import(
     }
     // All files first, so that one that is in use leaves the others as they were.
     let mut files = Vec::new();
-    for (reviewer, ratings) in by_reviewer {
-        files.push((Ratings::open(out, &reviewer)?, ratings));
+    for (reviewer, mut ratings) in by_reviewer {
+        let file = Ratings::open(out, &reviewer)?;
+        if !notes {
+            for (row, rating) in &mut ratings {
+                rating.note = file.of(row).map(|held| held.note).unwrap_or_default();
+            }
+        }
+        files.push((file, ratings));
     }
     let mut new = 0;
     for (mut file, ratings) in files {
@@ -131,6 +137,14 @@ fn fault(sheet: &Path, faults: &[String]) -> anyhow::Error {
     UsageError(lines.join("\n")).into()
 }
 
+/// What a sheet says.
+#[derive(Debug)]
+struct Sheet {
+    given: Vec<Given>,
+    /// Whether it has a column of notes.
+    notes: bool,
+}
+
 /// A row of a sheet.
 #[derive(Debug)]
 struct Given {
@@ -141,7 +155,7 @@ struct Given {
 }
 
 /// Reads the rows that say something; every fault with its line.
-fn read(mut from: impl std::io::Read, reviewer: Option<&str>) -> Result<Vec<Given>, Vec<String>> {
+fn read(mut from: impl std::io::Read, reviewer: Option<&str>) -> Result<Sheet, Vec<String>> {
     let mut text = Vec::new();
     from.read_to_end(&mut text).map_err(|error| vec![format!("it cannot be read: {error}")])?;
     if let Some(line) = open_quote(&text) {
@@ -181,7 +195,7 @@ fn read(mut from: impl std::io::Read, reviewer: Option<&str>) -> Result<Vec<Give
             faults.push(format!("line {}: {} rated this pair in line {before} already", one.line, one.reviewer));
         }
     }
-    if faults.is_empty() { Ok(given) } else { Err(faults) }
+    if faults.is_empty() { Ok(Sheet { given, notes: column("note").is_some() }) } else { Err(faults) }
 }
 
 /// The line of a quotation mark that is never closed: the reader would take all that follows for one cell.
@@ -225,6 +239,12 @@ fn row<'a>(line: u64, cell: impl Fn(&str) -> &'a str, reviewer: Option<&str>) ->
     if let Some(fault) = rating.fault() {
         return Err(fault);
     }
+    // As on the page.
+    if rating.decision == Some(Decision::Accept)
+        && let Some(at) = rating.marks().iter().position(Option::is_none)
+    {
+        return Err(format!("accepting needs all four marks, and {} is empty", COLUMNS[2 + at]));
+    }
     let id = cell("id");
     if id.is_empty() {
         return Err("id is empty".into());
@@ -252,7 +272,8 @@ mod tests {
                      ,4,1,,,,,\n\
                      anna,5,,,,,,\n\
                      anna,,1,,,,reject,\n\
-                     ../x,6,1,,,,reject,\n";
+                     ../x,6,1,,,,reject,\n\
+                     anna,7,5,,4,3,accept,\n";
         let faults = read(sheet.as_bytes(), None).expect_err("faults");
         insta::assert_snapshot!(faults.join("\n"), @"
         line 3: clarity must be a mark from 1 to 5 or empty, not `6`
@@ -260,11 +281,13 @@ mod tests {
         line 5: nobody is named: fill the column reviewer, or give --reviewer
         line 7: id is empty
         line 8: reviewer must be letters, digits and `._-`, at most 64, not `../x`
+        line 9: accepting needs all four marks, and accuracy is empty
         ");
         assert_eq!(read("id,clarity\n".as_bytes(), None).expect_err("columns").len(), 1);
         let good =
             read("\u{feff}ID,Clarity,accuracy,relevance,overall,decision\n7,1,,,,Reject\n".as_bytes(), Some("ben"));
-        let good = good.expect("a row");
+        let Sheet { given: good, notes } = good.expect("a row");
+        assert!(!notes);
         assert_eq!((good[0].id.as_str(), good[0].reviewer.as_str(), good[0].rating.clarity), ("7", "ben", Some(1)));
     }
 

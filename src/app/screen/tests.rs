@@ -5,6 +5,8 @@ use crate::app::bottleneck::Bottleneck;
 use crate::llm::endpoints::EndpointStatus;
 use crate::telemetry::errors::ErrorSeen;
 
+const RUNNING: Liveness = Liveness { life: Life::Running, age: Some(Duration::from_secs(1)), over: false };
+
 fn stage(name: &str, done: u64, pending: u64, in_flight: u64) -> StageStatus {
     StageStatus {
         name: name.into(),
@@ -76,7 +78,7 @@ fn status() -> Status {
 
 #[test]
 fn the_screen_fits_eighty_columns_and_says_it_all() {
-    let text = render(&status(), "state/medicaid", Some(Duration::from_secs(1)));
+    let text = render(&status(), "state/medicaid", RUNNING);
     assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
     insta::assert_snapshot!(text, @r"
     medicaid-qa-6028ac5e8fe4: running, about 2 h 5 min to go (90%: 1 h 50 min to 2 h
@@ -103,10 +105,12 @@ fn the_screen_fits_eighty_columns_and_says_it_all() {
 
 #[test]
 fn a_silent_run_and_one_that_is_over_are_told_apart() {
-    let old = Some(Duration::from_secs(120));
-    assert!(render(&status(), "s", old).contains("no sign of life for 2 min"));
+    let old = |life| Liveness { life, age: Some(Duration::from_secs(120)), over: true };
+    assert!(render(&status(), "s", old(Life::Silent)).contains("no sign of life for 2 min"));
+    let killed = render(&status(), "s", old(Life::Ended(Ending::Killed)));
+    assert!(killed.contains("killed: process 4711 on node7 is gone") && !killed.contains("to go"), "{killed}");
     let finished = Status { phase: Phase::Finished, bottleneck: None, ..status() };
-    let text = render(&finished, "s", old);
+    let text = render(&finished, "s", old(Life::Ended(Ending::Finished)));
     assert!(text.starts_with("medicaid-qa-6028ac5e8fe4: finished"), "{text}");
     assert!(!text.contains("limited by") && text.contains("over this attempt's time"), "{text}");
 }
@@ -156,6 +160,19 @@ fn shards_add_up() {
     let failed = Status { phase: Phase::Failed, reason: Some("why".into()), ..finished.clone() };
     let sum = merge(&[finished, failed]).unwrap();
     assert_eq!((sum.phase, sum.reason.as_deref()), (Phase::Failed, Some("why")));
-    let text = render(&sum, "state/run-*", None);
-    assert!(text.contains("2 states"), "{text}");
+    let failed = Liveness { life: Life::Ended(Ending::Failed), age: None, over: true };
+    let text = render(&sum, "", failed);
+    assert!(text.contains("\n2 states, on node8; the longest attempt"), "{text}");
+}
+
+#[test]
+fn several_are_over_when_all_are_and_silent_while_one_is() {
+    let one = |life, seconds, over| Liveness { life, age: Some(Duration::from_secs(seconds)), over };
+    let (running, finished) = (one(Life::Running, 1, false), one(Life::Ended(Ending::Finished), 500, true));
+    let killed = one(Life::Ended(Ending::Killed), 90, true);
+    assert_eq!(Liveness::of_all(&[]), None);
+    assert_eq!(Liveness::of_all(&[finished, running]), Some(running));
+    assert_eq!(Liveness::of_all(&[running, killed, finished]), Some(one(Life::Silent, 90, false)));
+    assert_eq!(Liveness::of_all(&[killed, finished]), Some(one(Life::Silent, 90, true)));
+    assert_eq!(Liveness::of_all(&[finished]), Some(finished));
 }

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use anyhow::Context;
 
 use self::script::{Job, render};
+use super::run::RunArgs;
 use super::{Exit, UsageError, build};
 
 /// What the command line says.
@@ -21,6 +22,8 @@ pub struct SlurmArgs {
     pub set: Vec<String>,
     /// Further arguments of `qaflow run`, passed on as they are.
     pub run: Vec<String>,
+    /// The whole command line of the run in the job, `set` included.
+    pub parsed: RunArgs,
 }
 
 /// Writes the script to `out`, or to standard output.
@@ -91,14 +94,19 @@ fn make_log_folder(job: &Job) -> anyhow::Result<()> {
 }
 
 fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
-    let loaded = build::load(&args.config, &args.set)?;
+    // With the values that are given to the run alone too: what is wrong with them is better found now than in the job.
+    let loaded = build::load(&args.config, &args.parsed.set)?;
+    if let Some(id) = &args.parsed.bench {
+        super::book::record::check_name(id)?;
+    }
     // A job of an array has a share, a state and results of its own.
-    let named = |word: &String| ["--shard", "--state", "--out"].iter().any(|name| word.split('=').next() == Some(name));
+    let RunArgs { shard, state, out, .. } = &args.parsed;
+    let given = [("--shard", shard.is_some()), ("--state", state.is_some()), ("--out", out.is_some())];
     if loaded.run.slurm.shards > 1
-        && let Some(word) = args.run.iter().find(|word| named(word))
+        && let Some((name, _)) = given.iter().find(|(_, given)| *given)
     {
         return Err(UsageError(format!(
-            "{word} cannot be given to the jobs of an array (slurm.shards: {}): each has a share, state and results of \
+            "{name} cannot be given to the jobs of an array (slurm.shards: {}): each has a share, state and results of \
              its own",
             loaded.run.slurm.shards
         ))

@@ -26,7 +26,7 @@ llm:
   tokens_per_minute: null
   request_timeout_seconds: 90.5
   connect_timeout_seconds: 5s
-  retry: {initial_ms: 10, max_ms: 1000}
+  retry: {initial_ms: 10, max_ms: 1000, timeouts: 2}
   outage: {give_up_after: never}
   extra_body: {chat_template_kwargs: {enable_thinking: false}, top_k: 20, list: [1.5, x, null]}
   structured_output: structured_outputs
@@ -91,6 +91,7 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
             wait_for_server: 3s,
             retry_initial: 10ms,
             retry_max: 1s,
+            retry_timeouts: 2,
             give_up_after: None,
             extra_body: {
                 "chat_template_kwargs": Object {
