@@ -61,6 +61,7 @@ pub async fn doctor(args: &DoctorArgs) -> anyhow::Result<Exit> {
             loaded.graph.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" → ")
         ),
     }];
+    calls(&loaded, &mut findings);
     let bytes = input(&loaded, &mut findings);
     disk("state", &loaded.run.state, bytes, &mut findings);
     disk("results", &loaded.run.out, bytes, &mut findings);
@@ -101,6 +102,19 @@ fn input(loaded: &Configuration, findings: &mut Vec<Finding>) -> u64 {
     };
     findings.push(Finding { check: "input", verdict, detail });
     bytes
+}
+
+/// How many calls the model will be asked for: what GPU-hours follow from before anything is measured.
+fn calls(loaded: &Configuration, findings: &mut Vec<Finding>) {
+    let stages = &loaded.pipeline.stages;
+    let params: Vec<&StageParams> = loaded.graph.declared.iter().map(|at| &stages[*at].params).collect();
+    let by_stage = crate::stages::calls::of_a_chunk(&loaded.graph, &params);
+    let all: u64 = by_stage.iter().map(|(_, calls)| calls).sum();
+    let each: Vec<String> = by_stage.iter().map(|(name, calls)| format!("{name} {}", grouped(*calls))).collect();
+    if !each.is_empty() {
+        let detail = format!("{} for a chunk whose every pair passes: {}", grouped(all), each.join(", "));
+        findings.push(Finding { check: "model calls", verdict: Verdict::Good, detail });
+    }
 }
 
 fn disk(check: &'static str, dir: &Path, input_bytes: u64, findings: &mut Vec<Finding>) {

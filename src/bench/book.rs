@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{DocumentRow, Environment, Record};
+use super::record::{Covered, DocumentRow, Environment, Record};
 
 /// A record of the book.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,11 +119,16 @@ impl Book {
     /// The record with this id, or the only one whose id begins so.
     pub fn find(&self, id: &str) -> Option<&Entry> {
         let mut begin = self.entries.iter().filter(|entry| entry.record.id.starts_with(id));
-        match (self.entries.iter().find(|entry| entry.record.id == id), begin.next(), begin.next()) {
+        match (self.exactly(id), begin.next(), begin.next()) {
             (Some(exact), ..) => Some(exact),
             (None, Some(one), None) => Some(one),
             _ => None,
         }
+    }
+
+    /// The record with exactly this id.
+    pub fn exactly(&self, id: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.record.id == id)
     }
 
     /// What was work and no experiment, without what an earlier record counts already.
@@ -156,21 +161,27 @@ impl Book {
     pub fn doubles(&self) -> BTreeMap<String, String> {
         let mut doubles = BTreeMap::new();
         for (at, entry) in self.entries.iter().enumerate() {
-            let earlier = self.entries[..at].iter().find(|other| {
-                entry.record.covers.iter().any(|a| {
-                    other.record.covers.iter().any(|b| {
-                        a.state_id == b.state_id
-                            && !a.state_id.is_empty()
-                            && a.first_attempt <= b.last_attempt
-                            && b.first_attempt <= a.last_attempt
-                    })
-                })
-            });
+            let earlier = self.entries[..at]
+                .iter()
+                .find(|other| entry.record.covers.iter().any(|a| other.record.covers.iter().any(|b| a.overlaps(b))));
             if let Some(other) = earlier {
                 doubles.insert(entry.record.id.clone(), other.record.id.clone());
             }
         }
         doubles
+    }
+
+    /// Attempts that records count which `covered` counts too, each with its record's id.
+    pub fn counting(&self, covered: &Covered) -> Vec<(&str, &Covered)> {
+        let all = self.entries.iter().flat_map(|e| e.record.covers.iter().map(|other| (e.record.id.as_str(), other)));
+        all.filter(|(_, other)| other.overlaps(covered)).collect()
+    }
+
+    /// The first attempt from `attempt` on with which a record of a state begins.
+    pub fn covered_from(&self, state_id: &str, attempt: u64) -> Option<u64> {
+        let covers = self.entries.iter().flat_map(|entry| &entry.record.covers);
+        let begins = covers.filter(|covered| covered.state_id == state_id).map(|covered| covered.first_attempt);
+        begins.filter(|first| *first >= attempt).min()
     }
 
     /// Attempts of a state that records count: the last one's number.
@@ -183,7 +194,7 @@ impl Book {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::bench::record::{Covered, Rung};
+    use crate::bench::record::Rung;
 
     /// A record of `pdfs` documents in `minutes` with `gpu_hours`.
     pub(crate) fn entry(id: &str, pdfs: u64, minutes: f64, gpu_hours: f64) -> Entry {
@@ -235,6 +246,10 @@ pub(crate) mod tests {
         assert_eq!(book.doubles(), BTreeMap::from([("b".to_owned(), "a".to_owned())]));
         assert_eq!(totals(book.work()).pdfs, Some(35));
         assert_eq!((book.covered_until("s"), book.covered_until("t")), (6, 0));
+        let asked = Covered { state_id: "s".into(), state: "x".into(), first_attempt: 4, last_attempt: 5 };
+        let by: Vec<&str> = book.counting(&asked).into_iter().map(|(id, _)| id).collect();
+        assert_eq!(by, ["b", "c"]);
+        assert_eq!(book.counting(&Covered { state_id: "t".into(), ..asked }), []);
     }
 
     #[test]

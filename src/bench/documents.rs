@@ -49,10 +49,20 @@ pub fn to_csv(file: &str, rows: &[DocumentRow]) -> Result<String, RowsError> {
 /// # Errors
 /// [`RowsError`] with the line.
 pub fn from_csv(file: &str, text: &str) -> Result<Vec<DocumentRow>, RowsError> {
-    csv::Reader::from_reader(text.as_bytes())
+    let bad = |detail: String| RowsError { file: file.into(), detail };
+    let rows = csv::Reader::from_reader(text.as_bytes())
         .deserialize()
         .collect::<Result<Vec<DocumentRow>, _>>()
-        .map_err(|error| RowsError { file: file.into(), detail: error.to_string() })
+        .map_err(|error| bad(error.to_string()))?;
+    for row in &rows {
+        let figures = [("work", Some(row.work)), ("minutes", Some(row.minutes)), ("gpu_hours", row.gpu_hours)];
+        for (name, value) in figures {
+            if let Some(value) = value.filter(|value| !value.is_finite() || *value < 0.0) {
+                return Err(bad(format!("{name} of {} is {value}, negative or not a number", row.name)));
+            }
+        }
+    }
+    Ok(rows)
 }
 
 /// GPU-hours of the documents that ended.
@@ -95,5 +105,8 @@ mod tests {
         assert_eq!(from_csv("x.csv", &text).unwrap(), rows);
         let error = from_csv("x.csv", &text.replace(",0,0,0,0,", ",0,0,many,0,")).unwrap_err().to_string();
         assert!(error.starts_with("x.csv: ") && error.contains("line"), "{error}");
+        rows[0].minutes = -0.25;
+        let error = from_csv("x.csv", &to_csv("x.csv", &rows).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("minutes of a, \"quoted\"") && error.contains("is -0.25, negative"), "{error}");
     }
 }

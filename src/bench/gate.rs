@@ -149,7 +149,7 @@ fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
         }
     );
     let Some(budget) = budget else {
-        let figures = "not known: no budget is configured (budget.gpu_hours)".into();
+        let figures = "not known: no budget is configured: give budget.gpu_hours in the run file, or --budget".into();
         return Finding { rule, figures, holds: None };
     };
     let Some(whole) = budget.whole else {

@@ -3,6 +3,7 @@
 
 pub mod book;
 pub mod bottlenecks;
+pub mod checks;
 pub mod compare;
 pub mod derive;
 pub mod documents;

@@ -70,7 +70,8 @@ pub fn plan(entries: &[&Entry], documents: u64, overhead: f64) -> Option<Planned
     let average = totals(entries.iter().copied()).gpu_hours_per_pdf()?;
     let expected = documents as f64 * average * (1.0 + overhead);
     let each: Vec<f64> = entries.iter().flat_map(|entry| documents::gpu_hours(&entry.documents)).collect();
-    let known = entries.iter().all(|entry| !entry.documents.is_empty());
+    // A record in which no document ended, such as a smoke test of what is done already, has no documents to know.
+    let known = entries.iter().all(|e| !e.documents.is_empty() || e.record.dataset.pdfs_processed == Some(0));
     let certain: f64 = each.iter().sum();
     let drawn = known.then(|| project(&each, each.len() as u64 + documents, overhead, SEED)).flatten();
     let projection = drawn.map(|drawn| {
@@ -155,8 +156,12 @@ mod tests {
         let projection = planned.projection.unwrap();
         assert!((projection.low - 350.9).abs() < 1e-6 && (projection.high - 350.9).abs() < 1e-6, "{projection:?}");
         // Without single documents there is no interval.
-        let bare = Entry { documents: Vec::new(), ..trial };
+        let bare = Entry { documents: Vec::new(), ..trial.clone() };
         assert_eq!(plan(&[&bare], 1100, 0.10).unwrap().projection, None);
+        // Where none ended there is none to know.
+        let mut smoke = entry("smoke", 0, 1.0, 0.1);
+        smoke.record.results.qa_pairs_generated = Some(0);
+        assert!(plan(&[&trial, &smoke], 1100, 0.10).unwrap().projection.is_some());
     }
 
     #[test]

@@ -68,6 +68,16 @@ pub struct Covered {
     pub last_attempt: u64,
 }
 
+impl Covered {
+    /// Whether both count an attempt of the same state.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.state_id == other.state_id
+            && !self.state_id.is_empty()
+            && self.first_attempt <= other.last_attempt
+            && other.first_attempt <= self.last_attempt
+    }
+}
+
 /// A rung of the ladder of growing batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -193,6 +203,8 @@ pub struct Results {
     pub total_time_minutes: Option<f64>,
     /// Accepted pairs: rows of the dataset.
     pub qa_pairs_generated: Option<u64>,
+    /// Pairs that all stages accepted and that the export refused because an earlier one says the same.
+    pub near_duplicates_refused: Option<u64>,
     /// Accepted pairs a document.
     pub qa_pairs_per_pdf: Option<f64>,
     /// Minutes a document.

@@ -1,4 +1,4 @@
-//! Student's t distribution, for intervals and comparisons of few repeats.
+//! Student's t distribution, for intervals and comparisons of few repeats and few batches.
 
 /// The chance that |t| with `freedom` degrees of freedom is at least `t` (Student 1908), by the regularised incomplete
 /// beta function.

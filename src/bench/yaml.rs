@@ -39,6 +39,19 @@ pub enum RecordError {
         /// Its format.
         found: u64,
     },
+    /// A figure that no measurement gives.
+    #[error(
+        "{file}: {path} is {value}: no figure is negative or not a number, so the record is damaged: correct it, or make \
+         it anew with `qaflow bench record`"
+    )]
+    Damaged {
+        /// The file.
+        file: String,
+        /// The figure's path.
+        path: String,
+        /// What it says.
+        value: String,
+    },
     /// It cannot be written.
     #[error("the record {id} cannot be written as YAML: {detail}")]
     Unwritable {
@@ -93,7 +106,11 @@ pub fn write_quick(quick: &QuickRecord) -> Result<String, RecordError> {
 /// # Errors
 /// See [`RecordError`].
 pub fn read(file: &str, text: &str) -> Result<Read, RecordError> {
-    let malformed = |detail: String| RecordError::Malformed { file: file.into(), detail };
+    // What the reader of YAML calls a u64 is a count to people.
+    let malformed = |detail: String| {
+        let detail = detail.replace("invalid u64", "this must be a whole number from 0 up");
+        RecordError::Malformed { file: file.into(), detail }
+    };
     if text.len() > MAX_BYTES {
         return Err(malformed(format!("it has {} bytes; a record has at most {MAX_BYTES}", text.len())));
     }
@@ -116,6 +133,9 @@ pub fn read(file: &str, text: &str) -> Result<Read, RecordError> {
     };
     if record.id.is_empty() {
         return Err(malformed("benchmark_run.id is missing: every record has a name".into()));
+    }
+    if let Some((path, value)) = super::checks::damage(&record) {
+        return Err(RecordError::Damaged { file: file.into(), path, value: value.to_string() });
     }
     fill(&mut record);
     remarks.sort();

@@ -10,6 +10,7 @@ use crate::model::text::{ExtractedText, TextStore};
 use crate::model::{Item, PayloadKind, Stage, StageError};
 
 pub mod ask;
+pub mod calls;
 pub mod chunk;
 pub mod extract;
 pub mod generate;

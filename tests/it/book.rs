@@ -191,6 +191,114 @@ fn manifests_of_a_ladder_are_nested_and_run_as_they_are() {
     assert_eq!(rungs[1]["records"][0]["rung"]["corpus_documents"], 12);
     let said = expect(&mut qaflow(&root, &["bench", "ladder"]), 0);
     assert!(said.contains("Next: 03-smoke-1 (1 documents, 0 new)"), "{said}");
+    // A smoke test in a state that has done more than its one document: only that one is reused.
+    run(&place, &config, &["--manifest", "lists/a/03-smoke-1.txt"], 0);
+    expect(&mut qaflow(&root, &["bench", "record", "--state", "state", "--id", "smoke"]), 0);
+    let smoke = shown(&place, "smoke");
+    assert_eq!((&smoke["rung"]["reused"], &smoke["dataset"]["pdfs_processed"]), (&1.into(), &0.into()));
+}
+
+#[test]
+fn near_duplicates_are_no_accepted_pairs_and_are_counted_once_over_the_records_of_a_state() {
+    let place = Place::new();
+    let server = Server::start(&["--slots", "8", "--latency-ms", "0"]);
+    place.corpus(2, 2);
+    let config = place.config(&server, 8);
+    run(&place, &config, &["--bench", "first"], 0);
+    // The same text in another document, whose name comes first: its pairs repeat those that are recorded.
+    let text =
+        std::fs::read_to_string(std::fs::read_dir(place.path("corpus")).unwrap().flatten().next().unwrap().path());
+    std::fs::write(place.path("corpus/again.md"), text.unwrap() + "\n\n").unwrap();
+    std::fs::rename(place.path("corpus/again.md"), place.path("corpus/000-again.md")).unwrap();
+    run(&place, &config, &["--bench", "second"], 0);
+    let records = [shown(&place, "first"), shown(&place, "second")];
+    let sum = |path: &str| records.iter().map(|r| r.pointer(path).unwrap().as_u64().unwrap()).sum::<u64>();
+    let rows = std::fs::read_to_string(place.path("out/dataset.jsonl")).unwrap().lines().count() as u64;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(place.path("out/manifest.json")).unwrap()).unwrap();
+    assert_eq!(sum("/results/qa_pairs_generated"), rows);
+    assert_eq!(Some(sum("/results/near_duplicates_refused")), manifest["near_duplicates_refused"].as_u64());
+    let second = &records[1];
+    assert!(second["results"]["near_duplicates_refused"].as_u64().unwrap() > 0, "{second}");
+    // What follows from accepted pairs follows from those that stay.
+    let pairs = second["results"]["qa_pairs_generated"].as_u64().unwrap();
+    let of_rows: u64 = csv::Reader::from_path(place.path("benchmarks/second.documents.csv"))
+        .unwrap()
+        .deserialize::<std::collections::BTreeMap<String, String>>()
+        .map(|row| row.unwrap()["pairs_accepted"].parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(of_rows, pairs);
+    let kept = second["quality"]["overall_acceptance_rate"].as_f64().unwrap()
+        * second["quality"]["sample_size"].as_f64().unwrap();
+    assert!((kept - pairs as f64).abs() < 0.01, "{kept} of {pairs}");
+}
+
+#[test]
+fn attempts_that_a_record_counts_already_are_named() {
+    let place = Place::new();
+    let server = Server::start(&["--slots", "8", "--latency-ms", "0"]);
+    place.corpus(2, 1);
+    let config = place.config(&server, 8);
+    run(&place, &config, &["--bench", "first"], 0);
+    place.corpus(3, 1);
+    run(&place, &config, &["--bench", "second"], 0);
+    let record = |extra: &[&str]| {
+        let mut args = vec!["bench", "record", "--state", "state"];
+        args.extend(extra);
+        let output = output(&mut qaflow(&place.path(""), &args));
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = record(&["--from-attempt", "1", "--id", "twice"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("attempt 1 of state is counted by first already"), "{said}");
+    assert!(said.contains("attempt 2 of state is counted by second already"), "{said}");
+    std::fs::remove_file(place.path("benchmarks/twice.yaml")).unwrap();
+    // Written anew, a record keeps to its own attempts and documents.
+    let (code, said) = record(&["--id", "first", "--replace"]);
+    assert!(code == Some(0) && !said.contains("counted by"), "{said}");
+    let first = shown(&place, "first");
+    assert_eq!((&first["covers"][0]["last_attempt"], &first["dataset"]["pdfs_processed"]), (&1.into(), &2.into()));
+    // Without a name there is nothing to write anew; a figure below zero is no figure.
+    assert_eq!(record(&["--replace"]).0, Some(2));
+    let (code, said) = record(&["--from-attempt", "2", "--id", "bad", "--set", "results.gpu_hours=-1"]);
+    assert!(code == Some(2) && said.contains("results.gpu_hours would be -1"), "{said}");
+    assert!(!place.path("benchmarks/bad.yaml").exists());
+}
+
+#[test]
+fn contradictions_are_named_and_shown_beside_the_record_and_damage_is_refused() {
+    let place = Place::new();
+    let root = place.path("");
+    std::fs::create_dir(place.path("benchmarks")).unwrap();
+    let file = place.path("benchmarks/hand.yaml");
+    let write = |changes: &[(&str, &str)]| {
+        let text = changes.iter().fold(example(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        });
+        std::fs::write(&file, text).unwrap();
+    };
+    let report = ["bench", "report", "--documents", "1100", "--budget", "1000"];
+    write(&[("gpu_hours: 2.9", "gpu_hours: 5.8")]);
+    std::fs::write(place.path("benchmarks/NOTES.md"), "# Lessons\n\n```sh\n# all of it\n").unwrap();
+    for (args, code) in
+        [(&report[..], 0), (&["bench", "show"], 0), (&["bench", "gate", "--documents", "1100", "--budget", "9"], 4)]
+    {
+        let output = output(&mut qaflow(&root, args));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        let wanted =
+            "benchmarks/hand.yaml: results.gpu_hours_per_pdf is 0.29, but gpu_hours / pdfs_processed gives 0.58";
+        assert!(said.contains(wanted), "{args:?}: {said}");
+        assert_eq!(said.contains("benchmarks/NOTES.md:3: this code block is never closed"), args == report, "{said}");
+    }
+    let page = std::fs::read_to_string(place.path("BENCHMARKS.md")).unwrap();
+    let record = page.split_once("### local_test_2025-11-04_001").unwrap().1;
+    assert!(record.contains("**Does not agree:** results.gpu_hours_per_pdf is 0.29"), "{record}");
+    assert!(page.contains("# all of it\n```\n\n## Records"), "{page}");
+    write(&[("gpu_hours: 2.9", "gpu_hours: -2.9")]);
+    let output = output(&mut qaflow(&root, &report));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("hand.yaml: results.gpu_hours is -2.9"), "{said}");
 }
 
 #[test]

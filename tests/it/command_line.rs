@@ -94,10 +94,21 @@ fn doctor_checks_the_world() {
     place.corpus(2, 1);
     let server = Server::start(&["--latency-ms", "0", "--max-model-len", "2000"]);
     place.config(&server, 4);
-    let output = output(&mut qaflow(&place.path(""), &["doctor", "run.yaml"]));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let found = output(&mut qaflow(&place.path(""), &["doctor", "run.yaml"]));
+    let said = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert_eq!(found.status.code(), Some(1), "{said}");
     assert!(said.contains("schema obeyed"), "{said}");
+    // Three pairs a chunk, each with its round trip, its judge and its marks.
+    assert!(
+        said.contains("model calls    10 for a chunk whose every pair passes: generate 1, validate 6, score 3"),
+        "{said}"
+    );
+    for (off, calls) in [("round_trip", 7), ("judge", 7)] {
+        let set = format!("stages.validate.{off}.enabled=false");
+        let less = output(&mut qaflow(&place.path(""), &["doctor", "run.yaml", "--set", &set]));
+        let less = String::from_utf8_lossy(&less.stdout).into_owned();
+        assert!(less.contains(&format!("model calls    {calls} for a chunk")), "{less}");
+    }
     assert!(said.contains("BAD      context"), "the model's context is too short for generate: {said}");
 }
 

@@ -67,6 +67,10 @@ fn a_killed_sweep_goes_on_and_finds_the_better_setting() {
     // Another grid under the same name would mix two experiments.
     let other = ["bench", "sweep", "run.yaml", "--param", "concurrency=2,3", "--name", "speed"];
     expect(&mut qaflow(&place.path(""), &other), 2);
+    let fewer = ["bench", "sweep", "run.yaml", "--param", "concurrency=1,8", "--repeats", "2", "--name", "speed"];
+    let said = qaflow(&place.path(""), &fewer).output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("holds this sweep with 3 repeats: give at least as many --repeats"), "{said}");
 }
 
 #[test]
@@ -79,6 +83,7 @@ fn a_wrong_cell_is_named_before_anything_is_run() {
         ("concurrency=0,4", "llm.concurrency"),
         ("chunk_size=500,abc", "stages.chunk.size"),
         ("colour=red", "give concurrency"),
+        ("stages.chnk.size=500", "no stage is called `chnk`; there are extract, chunk,"),
         ("concurrency=4,4", "twice"),
         ("concurrency=", "empty"),
     ] {

@@ -198,6 +198,9 @@ fn results(record: &mut Record, parts: &Parts<'_>, all: &[&AttemptRecord], reaso
     let cores = record.hardware.cpu_cores;
     let results = &mut record.results;
     results.qa_pairs_generated = Some(parts.found.rows.iter().map(|row| row.pairs_accepted).sum());
+    let unasked = "the pipeline does not look for near-duplicates (near_duplicates.enabled)".to_owned();
+    let refused = parts.found.near_duplicates.ok_or(unasked);
+    keep(&mut results.near_duplicates_refused, refused, "results.near_duplicates_refused", reasons);
     results.attempts = Some(all.len() as u64);
     results.error_rates = error_rates(parts.found);
     if all.is_empty() {

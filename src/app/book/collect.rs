@@ -20,8 +20,11 @@ const PAGE: usize = 256;
 pub(super) struct Found {
     /// A row each; time is shared out later.
     pub(super) rows: Vec<DocumentRow>,
-    /// Documents of the state that ended before, and are not counted.
+    /// Documents of the rung that an earlier record of the state counts.
     pub(super) reused: u64,
+    /// Pairs that all stages accepted and the export refuses; they are no accepted pairs. `None` if they are not looked
+    /// for.
+    pub(super) near_duplicates: Option<u64>,
     /// Bytes of their texts.
     pub(super) text_bytes: u64,
     /// Items by stage: done, rejected, dead.
@@ -64,27 +67,53 @@ impl Found {
     }
 }
 
-/// Adds what `state` holds of documents that are not among `before` to `found`.
-pub(super) fn collect(state: &State, plan: &Plan, before: &BTreeSet<String>, found: &mut Found) -> anyhow::Result<()> {
-    let store = state.store.as_ref();
-    let open = open_documents(store, plan)?;
+/// Which documents a record does not count.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// Those that earlier records of the state count, by content hash.
+    pub(super) before: BTreeSet<String>,
+    /// Those that later records count.
+    pub(super) after: BTreeSet<String>,
+}
+
+/// Adds what `state` holds of documents that no other record counts to `found`. Of those that an earlier one counts,
+/// those that are `in_rung` are reused.
+pub(super) fn collect(
+    state: &State,
+    plan: &Plan,
+    counted: &Counted,
+    in_rung: impl Fn(&Document) -> bool,
+    found: &mut Found,
+) -> Result<(), StoreError> {
+    let open = open_documents(state.store.as_ref(), plan)?;
+    each_document(state.store.as_ref(), |document| {
+        let hash = document.sha256.hex();
+        if counted.before.contains(&hash) {
+            found.reused += u64::from(in_rung(&document));
+        } else if !counted.after.contains(&hash) {
+            one(state, plan, &document, open.contains(&document.sha256), found)?;
+        }
+        Ok(())
+    })
+}
+
+/// Calls `each` with every document of a state.
+pub(super) fn each_document(
+    store: &dyn Store,
+    mut each: impl FnMut(Document) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let source = Fingerprint::source().key();
     let mut after: Option<ItemKey> = None;
     loop {
         let page = store.outputs(&source, after.as_ref(), PAGE)?;
-        let Some((last, _)) = page.last() else { break };
+        let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(last.clone());
         for (_, output) in page {
             if let Payload::Document(document) = output.payload {
-                if before.contains(&document.sha256.hex()) {
-                    found.reused += 1;
-                } else {
-                    one(state, plan, &document, open.contains(&document.sha256), found)?;
-                }
+                each(document)?;
             }
         }
     }
-    Ok(())
 }
 
 /// Documents with items left to do.
@@ -102,7 +131,7 @@ fn open_documents(store: &dyn Store, plan: &Plan) -> Result<BTreeSet<DocumentHas
     Ok(open)
 }
 
-fn one(state: &State, plan: &Plan, document: &Document, open: bool, found: &mut Found) -> anyhow::Result<()> {
+fn one(state: &State, plan: &Plan, document: &Document, open: bool, found: &mut Found) -> Result<(), StoreError> {
     let store = state.store.as_ref();
     if open {
         // It counts as a whole in the record in which it ends: otherwise its items would count in both.
@@ -214,7 +243,7 @@ fn each_ending(
     }
 }
 
-fn each_output(
+pub(super) fn each_output(
     store: &dyn Store,
     producer: &StageKey,
     document: &DocumentHash,

@@ -9,7 +9,7 @@ use crate::app::state::State;
 use crate::bench::book::{Book, Entry};
 use crate::bench::history::History;
 use crate::bench::record::{DocumentRow, Record};
-use crate::bench::{documents, yaml};
+use crate::bench::{checks, documents, yaml};
 
 /// Where records are unless the command line says otherwise.
 pub(super) const DEFAULT_DIR: &str = "benchmarks";
@@ -74,7 +74,11 @@ fn read(path: &Path) -> anyhow::Result<Option<Entry>> {
         Some(name) => read_documents(&path.with_file_name(name))?,
         None => Vec::new(),
     };
-    Ok(Some(Entry { record: read.record, documents }))
+    let entry = Entry { record: read.record, documents };
+    for contradiction in checks::contradictions(&entry) {
+        tracing::warn!("{file}: {contradiction}");
+    }
+    Ok(Some(entry))
 }
 
 fn read_documents(path: &Path) -> anyhow::Result<Vec<DocumentRow>> {
@@ -109,7 +113,10 @@ const HISTORY_SUFFIX: &str = ".history.jsonl";
 /// Keeps the history of what a record covers beside it; a state without one has nothing to keep.
 pub(super) fn save_history(dir: &Path, record: &Record, states: &[&State]) -> anyhow::Result<()> {
     let mut shards = Vec::new();
-    for (state, covered) in states.iter().zip(&record.covers) {
+    for state in states {
+        // A shard that did nothing new is not covered.
+        let folder = state.dir.display().to_string();
+        let Some(covered) = record.covers.iter().find(|covered| covered.state == folder) else { continue };
         match crate::app::history::read(&state.dir) {
             Ok(history) => shards.push(history.of_attempts(covered.first_attempt, covered.last_attempt)),
             Err(error) => tracing::warn!("the history of {} cannot be read: {error}", state.dir.display()),

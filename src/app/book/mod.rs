@@ -13,6 +13,7 @@ mod report;
 mod show;
 pub mod sweep;
 mod sweep_report;
+mod twins;
 
 use std::path::{Path, PathBuf};
 

@@ -7,17 +7,21 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::assemble::{Parts, assemble};
-use super::collect::{Found, collect};
+use super::collect::{Counted, Found, collect};
 use super::files;
 use crate::app::export::print;
 use crate::app::state::{State, StateOptions, host};
 use crate::app::states::select;
 use crate::app::{Exit, UsageError};
-use crate::bench::derive::{QualityTargets, disagreements};
+use crate::bench::book::{Book, Entry};
+use crate::bench::checks;
+use crate::bench::derive::QualityTargets;
 use crate::bench::ladder::Ladder;
 use crate::bench::record::{Covered, Experiment, Quality, RatedBy, Record, Rung};
 use crate::bench::yaml;
+use crate::model::payload::Document;
 use crate::model::plan::Plan;
+use crate::sources::discover;
 use crate::store::Identity;
 
 /// What the command line says.
@@ -49,8 +53,8 @@ pub struct RecordArgs {
     /// judge's marks
     #[arg(long, value_name = "FILE")]
     pub ratings: Option<PathBuf>,
-    /// Write a record of this name anew
-    #[arg(long)]
+    /// Write the record named by --id anew, over its attempts and what came after them
+    #[arg(long, requires = "id")]
     pub replace: bool,
     /// Show the quick form
     #[arg(long)]
@@ -114,8 +118,13 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     let book = files::load(&args.dir)?;
     let first = states.first().ok_or_else(|| UsageError("no state is given".into()))?;
     let plan = first.plan()?;
+    let manifest = args.manifest.clone().or_else(|| plan.config["manifest"].as_str().map(PathBuf::from));
+    let rung = manifest.as_deref().map(rung_of).transpose()?.flatten();
+    let listed = manifest.as_deref().filter(|_| rung.is_some()).and_then(Listed::of);
+    let replaced = args.id.as_deref().filter(|_| args.replace).and_then(|id| book.exactly(id));
     let mut found = Found::default();
     let (mut covers, mut attempts) = (Vec::new(), Vec::new());
+    let mut before = BTreeSet::new();
     for state in states {
         let own = state.plan()?;
         if own.fingerprints() != plan.fingerprints() {
@@ -127,25 +136,31 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
             .into());
         }
         let identity = Identity::load(&state.dir)?.map(|identity| identity.state).unwrap_or_default();
-        let replaced = book.find(args.id.as_deref().unwrap_or_default()).filter(|_| args.replace);
         let again = replaced.and_then(|entry| entry.record.covers.iter().find(|c| c.state_id == identity));
         let from = args
             .from_attempt
             .or_else(|| again.map(|covered| covered.first_attempt))
             .unwrap_or_else(|| book.covered_until(&identity) + 1);
-        let last = state.attempts()?;
-        let before = ended_before(&book, &identity, from);
+        // Written anew, a record ends where the next one begins.
+        let next = again.and_then(|again| book.covered_from(&identity, again.last_attempt + 1));
+        let last = next.map_or(state.attempts()?, |next| next - 1);
+        let covered = Covered {
+            state_id: identity,
+            state: state.dir.display().to_string(),
+            first_attempt: from,
+            last_attempt: last,
+        };
+        let counted = counted_elsewhere(&book, &covered);
         if from <= last {
-            covers.push(Covered {
-                state_id: identity,
-                state: state.dir.display().to_string(),
-                first_attempt: from,
-                last_attempt: last,
-            });
+            if args.experiment.is_none() {
+                warn_of_doubles(&book, &covered, replaced);
+            }
+            covers.push(covered);
         }
         let all = crate::app::ledger::attempts(state.store.as_ref())?;
         attempts.push(all.into_iter().filter(|attempt| (from..=last).contains(&attempt.number)).collect());
-        collect(state, &own, &before, &mut found)?;
+        collect(state, &own, &counted, |document| listed.as_ref().is_none_or(|l| l.holds(document)), &mut found)?;
+        before.extend(counted.before);
     }
     if covers.is_empty() {
         return Err(UsageError(format!(
@@ -154,8 +169,10 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
         ))
         .into());
     }
-    let manifest = args.manifest.clone().or_else(|| plan.config["manifest"].as_str().map(PathBuf::from));
-    let rung = manifest.as_deref().map(|file| rung_of(file, found.reused)).transpose()?.flatten();
+    if plan.near_duplicates.enabled {
+        found.near_duplicates = Some(super::twins::refuse(states, &plan, &before, &mut found)?);
+    }
+    let rung = rung.map(|rung| Rung { reused: found.reused.min(rung.documents), ..rung });
     let mut record = assemble(&mut Parts {
         serving: serving(&plan).await,
         plan: &plan,
@@ -188,10 +205,15 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
         record.experiment = Some(experiment.clone());
     }
     yaml::fill(&mut record);
-    for disagreement in disagreements(&record) {
-        tracing::warn!("{disagreement}");
+    if let Some((path, value)) = checks::damage(&record) {
+        return Err(UsageError(format!("{path} would be {value}: give a number from 0 up with --set")).into());
     }
-    let path = files::save(&args.dir, &record, &found.rows, args.replace)?;
+    let entry = Entry { record, documents: found.rows };
+    for contradiction in checks::contradictions(&entry) {
+        tracing::warn!("{}: {contradiction}", entry.record.id);
+    }
+    let record = entry.record;
+    let path = files::save(&args.dir, &record, &entry.documents, args.replace)?;
     files::save_history(&args.dir, &record, states)?;
     if args.quick {
         print(yaml::write_quick(&yaml::to_quick(&record, &QualityTargets::default()))?.trim_end());
@@ -205,13 +227,72 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     Ok(())
 }
 
-/// Documents that had ended in records of the attempts before `from`.
-fn ended_before(book: &crate::bench::book::Book, state: &str, from: u64) -> BTreeSet<String> {
-    let earlier = book.entries().iter().filter(|entry| {
-        entry.record.covers.iter().any(|covered| covered.state_id == state && covered.last_attempt < from)
-    });
-    let rows = earlier.flat_map(|entry| &entry.documents);
-    rows.filter(|row| row.state != crate::bench::documents::OPEN).map(|row| row.sha256.clone()).collect()
+/// Documents that had ended in records of other attempts of the state.
+fn counted_elsewhere(book: &Book, covered: &Covered) -> Counted {
+    let mut counted = Counted::default();
+    for entry in book.entries() {
+        for other in entry.record.covers.iter().filter(|other| other.state_id == covered.state_id) {
+            let documents = if other.last_attempt < covered.first_attempt {
+                &mut counted.before
+            } else if other.first_attempt > covered.last_attempt {
+                &mut counted.after
+            } else {
+                continue;
+            };
+            let ended = entry.documents.iter().filter(|row| row.state != crate::bench::documents::OPEN);
+            documents.extend(ended.map(|row| row.sha256.clone()));
+        }
+    }
+    counted
+}
+
+/// Says which records count the same attempts, but that which is written anew.
+fn warn_of_doubles(book: &Book, covered: &Covered, replaced: Option<&Entry>) {
+    for (id, other) in book.counting(covered) {
+        if replaced.is_some_and(|entry| entry.record.id == id) {
+            continue;
+        }
+        let (first, last) =
+            (covered.first_attempt.max(other.first_attempt), covered.last_attempt.min(other.last_attempt));
+        let of = &covered.state;
+        let which = if first == last {
+            format!("attempt {first} of {of} is")
+        } else {
+            format!("attempts {first} to {last} of {of} are")
+        };
+        tracing::warn!(
+            "{which} counted by {id} already: of the two records the later one is left out of every total. \
+             Count from a later attempt, or write that one anew with --id {id} --replace"
+        );
+    }
+}
+
+/// The documents of a rung's manifest, by what they are called and where they lie.
+struct Listed {
+    names: BTreeSet<String>,
+    paths: BTreeSet<PathBuf>,
+}
+
+impl Listed {
+    /// `None`, with a warning, if the manifest or a document of it is no longer there.
+    fn of(manifest: &Path) -> Option<Self> {
+        match discover(&[], Some(manifest)) {
+            Ok(listing) => Some(Self {
+                names: listing.files().iter().map(|file| file.name.clone()).collect(),
+                paths: listing.files().iter().map(|file| file.path.clone()).collect(),
+            }),
+            Err(error) => {
+                tracing::warn!(
+                    "the rung's documents cannot be listed, all that the state has count as reused: {error}"
+                );
+                None
+            }
+        }
+    }
+
+    fn holds(&self, document: &Document) -> bool {
+        self.names.contains(&document.name) || self.paths.contains(Path::new(&document.path))
+    }
 }
 
 fn in_a_line(record: &Record) -> String {
@@ -228,7 +309,7 @@ fn in_a_line(record: &Record) -> String {
 }
 
 /// The rung that a manifest is, if it is one of a ladder's.
-fn rung_of(manifest: &Path, reused: u64) -> anyhow::Result<Option<Rung>> {
+fn rung_of(manifest: &Path) -> anyhow::Result<Option<Rung>> {
     let file = manifest.with_file_name(super::ladder::LADDER_FILE);
     if !file.is_file() {
         return Ok(None);
@@ -240,7 +321,7 @@ fn rung_of(manifest: &Path, reused: u64) -> anyhow::Result<Option<Rung>> {
         position: rung.position,
         name: rung.name.clone(),
         documents: rung.documents,
-        reused,
+        reused: 0,
         corpus_documents: ladder.documents,
     }))
 }

@@ -7,7 +7,7 @@ use super::{Outlook, files};
 use crate::app::Exit;
 use crate::app::export::print;
 use crate::bench::outlook::outlook;
-use crate::bench::report::Report;
+use crate::bench::report::{Report, notes};
 
 /// Writes the report, unless it is there already as it would be.
 pub(super) fn report(
@@ -15,7 +15,7 @@ pub(super) fn report(
     options: &Outlook,
     out: &Path,
     html: &Path,
-    notes: Option<&Path>,
+    notes_file: Option<&Path>,
 ) -> anyhow::Result<Exit> {
     let book = files::load_some(dir)?;
     let asked = super::decide::asked(options)?;
@@ -24,8 +24,16 @@ pub(super) fn report(
     let prices = super::prices_or_why(&options.prices)?;
     let ladder = super::ladder_of(&book);
     let default_notes = dir.join("NOTES.md");
-    let notes_file = notes.unwrap_or(&default_notes);
+    let notes_file = notes_file.unwrap_or(&default_notes);
     let written = std::fs::read_to_string(notes_file);
+    if let Ok(text) = &written
+        && let (_, Some(line)) = notes::fitted(text)
+    {
+        tracing::warn!(
+            "{}:{line}: this code block is never closed: it ends with the notes in the report; close it where it ends",
+            notes_file.display()
+        );
+    }
     let described = super::sweep::all(dir)?;
     let outcomes: Vec<Outcome<'_>> = described.iter().map(|sweep| Outcome::of(sweep, &book)).collect();
     let sweeps: Vec<(String, String)> = outcomes.iter().map(|one| (one.heading(), one.text())).collect();
@@ -52,7 +60,8 @@ pub(super) fn report(
             files::whole(path, &text)?;
         }
         let how = if same { "unchanged" } else { "written" };
-        print(&format!("{}: {} records, {how}", path.display(), book.entries().len()));
+        let records = book.entries().len();
+        print(&format!("{}: {records} record{}, {how}", path.display(), if records == 1 { "" } else { "s" }));
     }
     Ok(Exit::Done)
 }

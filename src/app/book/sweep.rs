@@ -151,7 +151,15 @@ fn described(args: &SweepArgs, base: &Configuration) -> anyhow::Result<Sweep> {
             "concurrency" => "llm.concurrency".to_owned(),
             "chunk_size" => format!("stages.{}.size", stage("chunk")?),
             "questions_per_chunk" => format!("stages.{}.questions_per_chunk", stage("generate")?),
-            path if path.contains('.') => path.to_owned(),
+            path if path.contains('.') => {
+                let of = path.strip_prefix("pipeline.").unwrap_or(path).strip_prefix("stages.");
+                let wanted = of.and_then(|rest| rest.split('.').next());
+                let names: Vec<&str> = base.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+                if let Some(wanted) = wanted.filter(|wanted| !names.contains(wanted)) {
+                    return Err(bad(&format!("no stage is called `{wanted}`; there are {}", names.join(", "))).into());
+                }
+                path.to_owned()
+            }
             _ => {
                 return Err(bad(
                     "give concurrency, chunk_size, questions_per_chunk, or a path such as llm.temperature",
@@ -187,11 +195,13 @@ fn begin(folder: &Path, sweep: &Sweep) -> anyhow::Result<()> {
         // More repeats of the same are welcome.
         let same = Sweep { repeats: sweep.repeats, ..there.clone() } == *sweep && there.repeats <= sweep.repeats;
         if !same {
-            return Err(UsageError(format!(
-                "{} holds another sweep: give this one another --name, or the parameters that it had",
-                folder.display()
-            ))
-            .into());
+            let fewer = Sweep { repeats: there.repeats, ..sweep.clone() } == there;
+            let how = if fewer {
+                format!("this sweep with {} repeats: give at least as many --repeats, or another --name", there.repeats)
+            } else {
+                "another sweep: give this one another --name, or the parameters that it had".to_owned()
+            };
+            return Err(UsageError(format!("{} holds {how}", folder.display())).into());
         }
     }
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

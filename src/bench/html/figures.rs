@@ -247,18 +247,25 @@ pub struct BatchValue {
     pub interval: Option<(f64, f64)>,
 }
 
-/// Minutes a document over the rungs of the ladder.
-pub fn ladder_scaling(id: &str, rungs: &[BatchValue]) -> Figure {
+/// Minutes a document over the rungs of the ladder, in their order, each with where it ran: a colour for each place.
+pub fn ladder_scaling(id: &str, rungs: &[(&str, BatchValue)]) -> Figure {
     let mut made = plot(
         format!("{id}-scaling"),
         "Does it scale? Minutes a document, by batch",
-        "Whiskers hold the mean with 90% probability, documents being drawn again and again. Where the dots stay level, it scales.",
-        Axis::of("Batch", "documents new in it", rungs.iter().map(|rung| rung.name.clone()).collect()),
+        "Whiskers hold the mean with 90% probability, documents being drawn again and again. Where the dots of one place \
+         stay level, it scales.",
+        Axis::of("Batch", "documents new in it", rungs.iter().map(|(_, rung)| rung.name.clone()).collect()),
         Axis::new("Time a document", "min"),
     );
-    let points =
-        rungs.iter().enumerate().map(|(at, rung)| Point { x: at as f64, y: rung.value, interval: rung.interval });
-    made.series = vec![Series { name: "minutes a document".into(), shape: Shape::Dots, points: points.collect() }];
+    for (at, (place, rung)) in rungs.iter().enumerate() {
+        let point = Point { x: at as f64, y: rung.value, interval: rung.interval };
+        match made.series.iter_mut().find(|series| series.name == *place) {
+            Some(series) => series.points.push(point),
+            None => {
+                made.series.push(Series { name: (*place).to_owned(), shape: Shape::Dots, points: vec![point] });
+            }
+        }
+    }
     Figure::or(made, "No batch has been recorded yet: `qaflow bench record` after a run makes a record of it.")
 }
 
@@ -267,6 +274,8 @@ pub fn ladder_scaling(id: &str, rungs: &[BatchValue]) -> Figure {
 pub struct BurnDown {
     /// After each record: documents done, GPU-hours used.
     pub used: Vec<(f64, f64)>,
+    /// Where the documents count as done, as in `on the cluster`.
+    pub place: String,
     /// Documents in all.
     pub documents: f64,
     /// GPU-hours expected in all, and between which bounds.
@@ -280,8 +289,12 @@ pub fn burn_down(id: &str, burn: &BurnDown) -> Figure {
     let mut made = plot(
         format!("{id}-budget"),
         "The GPU budget",
-        "Broken: expected for the rest, with overhead; the band holds it with 90% probability.",
-        Axis::new("Documents done", "documents"),
+        &format!(
+            "GPU-hours of all records, experiments too; documents done {}. Broken: expected for the rest, with overhead; \
+             the band holds it with 90% probability. The same figures as under Projections in BENCHMARKS.md.",
+            burn.place
+        ),
+        Axis::new(&format!("Documents done {}", burn.place), "documents"),
         Axis::new("GPU time used", "GPU-hours"),
     );
     let mut used = vec![Point::at(0.0, 0.0)];
@@ -304,7 +317,7 @@ pub fn burn_down(id: &str, burn: &BurnDown) -> Figure {
     if burn.used.is_empty() {
         made.series.clear();
     }
-    Figure::or(made, "No GPU time is on record yet.")
+    Figure::or(made, "No GPU time is on record yet, or a record does not say how much it took.")
 }
 
 /// One measure over the settings of a sweep.
@@ -401,9 +414,20 @@ mod tests {
     }
 
     #[test]
+    fn batches_of_each_place_have_a_colour_of_their_own() {
+        let batch = |name: &str, value: f64| BatchValue { name: name.into(), value, interval: None };
+        let rungs = [("local", batch("a", 9.0)), ("cluster", batch("b", 2.0)), ("local", batch("c", 8.0))];
+        let Figure::Plot(plot) = ladder_scaling("l", &rungs) else { panic!("no plot") };
+        let shown: Vec<(&str, Vec<f64>)> =
+            plot.series.iter().map(|s| (s.name.as_str(), s.points.iter().map(|p| p.x).collect())).collect();
+        assert_eq!(shown, [("local", vec![0.0, 2.0]), ("cluster", vec![1.0])]);
+    }
+
+    #[test]
     fn the_burn_down_ends_at_what_is_expected() {
         let burn = BurnDown {
             used: vec![(5.0, 1.0), (25.0, 6.0)],
+            place: "on the cluster".into(),
             documents: 1100.0,
             expected: Some((300.0, 250.0, 380.0)),
             budget: Some(1000.0),

@@ -6,9 +6,9 @@ use super::Report;
 use super::rungs::{issues, reason};
 use crate::bench::book::{Entry, totals};
 use crate::bench::bottlenecks;
+use crate::bench::checks::contradictions;
 use crate::bench::compare::{self, Side};
-use crate::bench::derive::disagreements;
-use crate::bench::record::{Environment, RatedBy, Record};
+use crate::bench::record::{Environment, RatedBy};
 use crate::bench::scaling::{Allowed, Slope, Trend, degradations, pooled_by_sample, slope};
 use crate::bench::text::{Table, escaped, number};
 
@@ -65,7 +65,13 @@ pub(super) fn key(report: &Report<'_>) -> String {
         table.row(vec![name.into(), cell, over]);
     }
     let mut text = table.markdown();
-    text.push_str("\nA document that was processed locally and on the cluster counts in both.\n");
+    text.push_str("\nA document that was processed locally and on the cluster counts in both.");
+    let experiments = report.book.experiments();
+    if !experiments.is_empty() {
+        let hours = totals(experiments.iter().copied()).gpu_hours.map_or_else(|| "not known how many".into(), number);
+        let _ = write!(text, " Experiments are not in this table: they used GPU-hours too ({hours}).");
+    }
+    text.push('\n');
     text
 }
 
@@ -318,12 +324,13 @@ pub(super) fn bottlenecks(report: &Report<'_>) -> String {
 pub(super) fn records(report: &Report<'_>) -> String {
     let mut text = String::new();
     for entry in report.book.entries() {
-        text.push_str(&one_record(&entry.record));
+        text.push_str(&one_record(entry));
     }
     if text.is_empty() { "None.\n".into() } else { text }
 }
 
-fn one_record(record: &Record) -> String {
+fn one_record(entry: &Entry) -> String {
+    let record = &entry.record;
     let or = |value: Option<String>, path: &str| {
         // Its reason stands below, with all that lack for it.
         value.unwrap_or_else(|| if record.not_measured.contains_key(path) { "not known" } else { "none" }.to_owned())
@@ -350,8 +357,8 @@ fn one_record(record: &Record) -> String {
     {
         let _ = writeln!(text, "- Job efficiency {}% (by {source})", number(percent));
     }
-    for disagreement in disagreements(record) {
-        let _ = writeln!(text, "- Does not agree: {disagreement}");
+    for contradiction in contradictions(entry) {
+        let _ = writeln!(text, "- **Does not agree:** {}", escaped(&contradiction));
     }
     if record.rung.is_none() {
         let _ = write!(text, "- {}", issues(record).replace("\n\n- ", " ").replace("\n- ", "; "));

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 mod figures;
+pub mod notes;
 mod outlook;
 mod rungs;
 
@@ -99,11 +100,7 @@ impl Report<'_> {
 
     fn notes(&self) -> String {
         match &self.notes {
-            // Headings of the notes go below the page's.
-            Ok(text) if !text.trim().is_empty() => text
-                .lines()
-                .map(|line| if line.starts_with('#') { format!("##{line}\n") } else { format!("{line}\n") })
-                .collect(),
+            Ok(text) if !text.trim().is_empty() => notes::fitted(text).0,
             Ok(_) => "The notes are empty.".into(),
             Err(why) => why.clone(),
         }

@@ -58,15 +58,17 @@ fn in_words(report: &Report<'_>) -> String {
     let (Some(used), Some(rest), Some(whole)) = (outlook.used, outlook.rest, outlook.whole) else {
         return format!("The outlook of all work is not known: {}.", outlook.reason.as_deref().unwrap_or_default());
     };
-    let place = outlook.environment.map_or("every record", crate::bench::record::Environment::as_str);
+    let place = outlook.environment.map_or("all records", crate::bench::record::Environment::as_str);
     let ends = |planned: Planned| match planned.projection {
         Some(p) => format!("{} to {}", number(p.low), number(p.high)),
         None => "no interval: single documents are not known".to_owned(),
     };
     let mut text = format!(
-        "Used so far: {} GPU-hours. The rest ({} documents, by the documents of {place}): {} GPU-hours ({}). All: {} \
-         GPU-hours ({}).",
+        "Used so far: {} GPU-hours by all records, experiments too. Done in {place}: {} of {} documents. The rest ({} \
+         documents, by the documents of {place}): {} GPU-hours ({}). All: {} GPU-hours ({}).",
         number(used),
+        grouped(outlook.done),
+        grouped(outlook.documents.unwrap_or(0)),
         grouped(outlook.documents.unwrap_or(0).saturating_sub(outlook.done)),
         number(rest.expected),
         ends(rest),

@@ -102,7 +102,10 @@ fn the_outlook_and_the_cost_are_as_computed_by_hand() {
     let page = page(&book());
     // Cluster: 117 GPU-hours over 750 documents are 0.156 each. All used: 124.4. Rest: 350 × 0.156 × 1.1 = 60.06.
     assert!(
-        page.contains("Used so far: 124.4 GPU-hours. The rest (350 documents, by the documents of cluster): 60.06"),
+        page.contains(
+            "Used so far: 124.4 GPU-hours by all records, experiments too. Done in cluster: 750 of 1,100 documents. The \
+             rest (350 documents, by the documents of cluster): 60.06"
+        ),
         "{page}"
     );
     assert!(page.contains("All: 184.5 GPU-hours"), "{page}");

@@ -64,6 +64,8 @@ fn what_is_no_record_newer_or_malformed_is_refused_with_file_and_line() {
     assert_eq!(read("r.yaml", "a: 1"), Err(RecordError::Other { file: "r.yaml".into() }));
     let malformed = read("r.yaml", &EXAMPLE.replace("gpu_count: 2", "gpu_count: many")).unwrap_err().to_string();
     assert!(malformed.contains("r.yaml: ") && malformed.contains("line 8"), "{malformed}");
+    let negative = read("r.yaml", &EXAMPLE.replace("gpu_count: 2", "gpu_count: -2")).unwrap_err().to_string();
+    assert!(negative.contains("this must be a whole number from 0 up"), "{negative}");
     for text in ["", "[]", "benchmark_run: 3", "benchmark_run: {}", "{", "benchmark_run: &a [*a]", "\u{0}"] {
         assert!(read("r.yaml", text).is_err(), "{text:?}");
     }

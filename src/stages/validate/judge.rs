@@ -69,7 +69,7 @@ impl Judge {
     }
 
     /// Whether a call is made.
-    pub(super) fn asks(&self) -> bool {
+    pub fn asks(&self) -> bool {
         self.enabled && (self.self_contained || self.faithful || self.relevant)
     }
 
