@@ -13,6 +13,7 @@ use super::keys;
 use super::precaution::Precaution;
 use super::rebuild;
 use super::records::{Accounts, OpenOptions, SledStore};
+use super::salvage;
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
 use super::table::Table;
 use super::watermark::Watermark;
@@ -22,7 +23,7 @@ use crate::model::StoreError;
 pub(super) const DATABASE: &str = "db";
 /// How far the commit number jumps when the record that holds it was lost; no run makes as many commits in the
 /// seconds between two writes of `identity.json`.
-const EPOCH_GAP: u64 = 1_000_000;
+pub(super) const EPOCH_GAP: u64 = 1_000_000;
 
 /// See [`SledStore::open`].
 pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<String>), StoreError> {
@@ -42,7 +43,7 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         bad_identity,
         recorded,
         copied: None,
-        log_damaged: false,
+        recount: false,
         notices: Vec::new(),
     };
     if !folder.join("db").is_file() {
@@ -69,6 +70,11 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         copy_dir(&folder, &aside.join(DATABASE))?;
         opening.notices.push(format!("a copy of the damaged database is kept in {}", aside.display()));
         attempt = opening.attempt(true);
+        if let Ok((table, _)) = &attempt {
+            // The answers of the lost commits may still be there.
+            salvage::add_answers(&aside.join(DATABASE), table)?;
+            opening.recount = true;
+        }
     }
     match attempt {
         Ok((table, state)) => {
@@ -126,8 +132,8 @@ struct Opening<'a> {
     recorded: u64,
     /// The folder that holds the database as it was before its snapshot was removed.
     copied: Option<PathBuf>,
-    /// Changes in the log were given up, so that the accounts may say more than the records.
-    log_damaged: bool,
+    /// Changes were given up or taken from elsewhere, so that the accounts may not say what the records do.
+    recount: bool,
     notices: Vec<String>,
 }
 
@@ -155,7 +161,7 @@ impl Opening<'_> {
             Failure { error, hung: false, lost }
         })?;
         for fault in faults {
-            self.log_damaged = true;
+            self.recount = true;
             self.notices.push(format!("{fault} What it held is done again"));
         }
         let state = self.state_of(&table, accept_loss)?;
@@ -308,7 +314,7 @@ impl Opening<'_> {
             self.notices.push(format!("{error}: set aside as {} and written anew", to.display()));
         }
         let mut accounts = accounts_of(&table, &mut self.notices)?;
-        if self.log_damaged {
+        if self.recount {
             recount(&table, &mut accounts)?;
         }
         let store = SledStore::assemble(self.dir, table, state, accounts, Watermark::open(self.dir)?);
@@ -341,7 +347,7 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-fn write_state(table: &Table, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
+pub(super) fn write_state(table: &Table, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
     let value = Value::from(codec::encode(keys::STORE, state)?);
     let mut writes = Writes::from([(keys::STORE.to_vec(), Some(value))]);
     if let Some(old) = old {
@@ -399,10 +405,10 @@ fn recount(table: &Table, accounts: &mut Accounts) -> Result<(), StoreError> {
     table.apply(&accounts.writes()?)
 }
 
-fn random_id() -> [u8; 16] {
+pub(super) fn random_id() -> [u8; 16] {
     fastrand::u128(..).to_be_bytes()
 }
 
-fn parse_id(text: &str) -> Option<[u8; 16]> {
+pub(super) fn parse_id(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
 }
