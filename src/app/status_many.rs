@@ -25,14 +25,18 @@ struct Line {
 /// If the states do not belong together.
 pub async fn status(dirs: &[PathBuf], json: bool, watch: bool) -> anyhow::Result<Exit> {
     loop {
-        let Shares { states, missing } = shares(dirs)?;
+        let Shares { states, missing, mixed } = shares(dirs)?;
         let lines: Vec<Line> = states
             .into_iter()
             .map(|(dir, share)| Line { status: read(&dir).map_err(|error| error.to_string()), dir, share })
             .collect();
         let known: Vec<Status> = lines.iter().filter_map(|line| line.status.as_ref().ok().cloned()).collect();
         let total = merge(&known);
-        print(&if json { as_json(&lines, &missing, total.as_ref()) } else { text(&lines, &missing, total.as_ref()) });
+        print(&if json {
+            as_json(&lines, &missing, total.as_ref())
+        } else {
+            text(&lines, &missing, &mixed, total.as_ref())
+        });
         let busy = known.iter().any(|status| matches!(status.phase, Phase::Running | Phase::Stopping));
         if !watch || !busy {
             return Ok(Exit::Done);
@@ -56,7 +60,7 @@ fn as_json(lines: &[Line], missing: &[Shard], total: Option<&Status>) -> String 
     serde_json::json!({"states": states, "missing": missing, "total": total}).to_string()
 }
 
-fn text(lines: &[Line], missing: &[Shard], total: Option<&Status>) -> String {
+fn text(lines: &[Line], missing: &[Shard], mixed: &[String], total: Option<&Status>) -> String {
     let width = lines.iter().map(|line| line.dir.as_os_str().len()).max().unwrap_or(0);
     let mut text = String::new();
     for Line { dir, status, .. } in lines {
@@ -67,6 +71,9 @@ fn text(lines: &[Line], missing: &[Shard], total: Option<&Status>) -> String {
     }
     for share in missing {
         let _ = writeln!(text, "{} is missing: no state given holds it", shard::words(*share));
+    }
+    for remark in mixed {
+        let _ = writeln!(text, "{remark}");
     }
     if let Some(total) = total {
         let _ = write!(text, "\n{}", render(total, "the states given", age(total)));

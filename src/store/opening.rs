@@ -16,7 +16,7 @@ use super::records::{Accounts, OpenOptions, SledStore};
 use super::salvage;
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
 use super::table::Table;
-use super::watermark::Watermark;
+use super::watermark::{self, Watermark};
 use crate::model::StoreError;
 
 /// sled's folder in the state folder.
@@ -47,8 +47,8 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         notices: Vec::new(),
     };
     if !folder.join("db").is_file() {
-        if opening.identity.is_some() || opening.bad_identity.is_some() {
-            return Err(opening.mismatch("it is missing"));
+        if opening.existed() {
+            return Err(opening.mismatch("it is missing", false));
         }
         if !options.create {
             return Err(StoreError::Io {
@@ -211,19 +211,31 @@ impl Opening<'_> {
         }
     }
 
+    /// Whether the files beside the database say that there was one.
+    fn existed(&self) -> bool {
+        self.identity.is_some() || self.bad_identity.is_some() || self.recorded > 0
+    }
+
     /// A database that is not the one that the files beside it describe.
-    fn mismatch(&self, detail: &str) -> StoreError {
-        let recorded = if self.recorded > 0 || self.identity.is_some() {
+    fn mismatch(&self, detail: &str, repairable: bool) -> StoreError {
+        let recorded = if self.identity.is_some() {
             format!(", though {} records commit {}", identity::FILE, self.recorded)
+        } else if self.recorded > 0 {
+            format!(", though the file `{}` records commit {}", watermark::FILE, self.recorded)
         } else {
             String::new()
+        };
+        let repair = if repairable {
+            ", or run `qaflow verify --repair`, which begins a new one with the model's answers if its files hold them"
+        } else {
+            ""
         };
         StoreError::Damaged {
             what: format!("the database {}", self.folder.display()),
             detail: format!("{detail}{recorded}"),
             remedy: format!(
-                "Nothing was changed. Put the database back from a copy; to start afresh, use another state folder or \
-                 remove {} as a whole",
+                "Nothing was changed. Put the database back from a copy{repair}; to start afresh, use another state \
+                 folder or remove {} as a whole",
                 self.dir.display()
             ),
         }
@@ -232,11 +244,11 @@ impl Opening<'_> {
     /// Reads the store's own record and compares it with what is known outside; makes it in a new database.
     fn state_of(&mut self, table: &Table, accept_loss: bool) -> Result<StateV1, Failure> {
         let Some(bytes) = table.get(keys::STORE)? else {
-            if self.identity.is_some() || self.bad_identity.is_some() {
-                return Err(self.mismatch("it opens empty").into());
+            if self.existed() {
+                return Err(self.mismatch("it opens empty", true).into());
             }
             if table.scan(Bound::Unbounded, None)?.next().is_some() {
-                return Err(self.mismatch("it holds records but not its own identity").into());
+                return Err(self.mismatch("it holds records but not its own identity", true).into());
             }
             let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
             write_state(table, &state, None)?;
@@ -269,7 +281,7 @@ impl Opening<'_> {
             && identity.state != keys::hex(&state.id)
         {
             let detail = format!("it belongs to the state {}, not {}", keys::hex(&state.id), identity.state);
-            return Err(self.mismatch(&detail).into());
+            return Err(self.mismatch(&detail, false).into());
         }
         if self.recorded > state.epoch {
             if !accept_loss {
@@ -298,7 +310,8 @@ impl Opening<'_> {
                 self.recorded
             ),
             remedy: "Nothing was changed. Put the database back from a copy, or run `qaflow verify --repair`, which \
-                     keeps a copy, goes on from the last readable commit and has the rest done again"
+                     keeps a copy, goes on from the last readable commit, takes the model's answers from the \
+                     damaged files, and has the rest done again"
                 .into(),
         };
         Failure { error, hung: false, lost: true }

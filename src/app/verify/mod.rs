@@ -100,7 +100,7 @@ fn verify_one(dir: &Path, repaired_too: bool) -> anyhow::Result<Findings> {
 
 /// One state after the other, and the sum. A state that cannot be opened is a fault like any other.
 fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
-    let Shares { states, missing } = states::shares(dirs)?;
+    let Shares { states, missing, mixed } = states::shares(dirs)?;
     let mut all = Findings::default();
     for (dir, share) in states {
         let name = states::heading(&dir, share);
@@ -141,6 +141,9 @@ fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
     if !args.json {
         for share in missing {
             print(&format!("{} is missing: no state given holds it", shard::words(share)));
+        }
+        for remark in mixed {
+            print(&remark);
         }
         print("");
     }
