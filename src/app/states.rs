@@ -191,9 +191,9 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
     let cache_mb = (CACHES_MB / states.len().max(1) as u32).max(2);
     for (dir, share) in states {
         let text_cache = u64::from(cache_mb) << 20;
-        match State::open(&dir, StateOptions { cache_mb, text_cache, ..StateOptions::default() }) {
-            Ok(state) => {
-                let plan = state.plan()?;
+        let opened = State::open(&dir, StateOptions { cache_mb, text_cache, ..StateOptions::default() });
+        match opened.and_then(|state| Ok((state.plan()?, state))) {
+            Ok((plan, state)) => {
                 let left = unfinished(&state, &plan)?;
                 lacking.extend(
                     left.map(|left| format!("{}{} is not finished: {left}", dir.display(), in_brackets(share))),

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::{Depth, Findings, PAGE, examine, with_missing_children};
 use crate::app::grouped;
+use crate::app::progress::Phase;
 use crate::app::state::{State, StateOptions};
 use crate::engine::ACTIVE_EDGES;
 use crate::model::plan::Plan;
@@ -44,7 +45,19 @@ pub(super) fn begin_anew(dir: &Path) -> anyhow::Result<Findings> {
         grouped(*answers),
         kept.display()
     );
+    note_in_status(dir);
     Ok(Findings { records, answers_saved: Some(*answers), ..Findings::default() })
+}
+
+/// What the last run said of itself holds no more.
+fn note_in_status(dir: &Path) {
+    let Ok(mut status) = crate::app::status::read(dir) else { return };
+    status.phase = Phase::Failed;
+    status.reason =
+        Some("its database was begun anew by a repair: start `qaflow run` with the same configuration".into());
+    if let Err(error) = status.write(dir) {
+        tracing::warn!("the status of {} cannot be written: {error}", dir.display());
+    }
 }
 
 /// Makes pending again whatever cannot be read: damaged endings and pending entries themselves, the makers of damaged
