@@ -58,7 +58,7 @@ fn records_are_found_wherever_they_lie() {
         assert_eq!(found[answers.len()..], [attempts.clone(), account.clone(), store.clone()]);
         assert_eq!(
             records_in(&all, &[])[answers.len()..],
-            std::slice::from_ref(&store),
+            *std::slice::from_ref(&store),
             "named values only if they are asked for"
         );
     }
