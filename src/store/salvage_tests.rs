@@ -1,3 +1,5 @@
+//! Tests of the search: what is whole is found wherever it lies, and nothing else comes out of any bytes.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
