@@ -91,8 +91,10 @@ fn verify_one(dir: &Path, repaired_too: bool) -> anyhow::Result<Findings> {
             None => return Ok(findings),
             Some(fault) => format!("after a repair in place, {fault}"),
         },
-        Err(error) if matches!(error.downcast_ref(), Some(StoreError::Damaged { .. })) => format!("{error:#}"),
-        Err(other) => return Err(other),
+        Err(error) => match error.downcast_ref() {
+            Some(StoreError::Damaged { what, detail, .. }) => format!("{what} is damaged: {detail}"),
+            _ => return Err(error),
+        },
     };
     tracing::warn!("{}: {why}. So its database is begun anew with the model's answers", dir.display());
     repair::begin_anew(dir)
