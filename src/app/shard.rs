@@ -1,5 +1,6 @@
 //! The share of a corpus that a state holds: chosen on the command line or by the Slurm array, named in the folders, and
-//! recorded in the state, so that no state mixes two shares and nobody overlooks one that is missing.
+//! recorded in the state, so that no state mixes two shares unless it is told to, and nobody overlooks one that is
+//! missing or mixed.
 
 use std::path::{Path, PathBuf};
 
@@ -107,12 +108,38 @@ pub fn words(shard: Shard) -> String {
     format!("share {} of {} (--shard {}/{})", shard.index() + 1, shard.count(), shard.index(), shard.count())
 }
 
-#[derive(Serialize, Deserialize)]
-struct Record {
-    format: u32,
+/// A share in the record.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Share {
     /// From 0.
     index: u32,
     count: u32,
+}
+
+impl Share {
+    fn of(shard: Shard) -> Self {
+        Self { index: shard.index(), count: shard.count() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    format: u32,
+    #[serde(flatten)]
+    share: Share,
+    /// What the state was run over before, the oldest first; `None`: no share, but all it was given. Earlier programs
+    /// pass it over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<Option<Share>>,
+}
+
+/// What a state was run over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The share that it holds.
+    pub share: Shard,
+    /// What it was run over before: it holds documents of that as well, perhaps not all. `None`: no share.
+    pub before: Vec<Option<Shard>>,
 }
 
 /// The share that the state in `dir` holds; `None`: no share, but all it was given.
@@ -120,6 +147,14 @@ struct Record {
 /// # Errors
 /// If the record is damaged or a newer program wrote it.
 pub fn recorded(dir: &Path) -> anyhow::Result<Option<Shard>> {
+    Ok(held(dir)?.map(|held| held.share))
+}
+
+/// As [`recorded`], with what the state held before.
+///
+/// # Errors
+/// As [`recorded`].
+pub fn held(dir: &Path) -> anyhow::Result<Option<Held>> {
     let path = dir.join(FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -139,7 +174,9 @@ pub fn recorded(dir: &Path) -> anyhow::Result<Option<Shard>> {
         anyhow::bail!("{} has format {format}, newer than this program reads: use the newer qaflow", path.display());
     }
     let record: Record = serde_json::from_value(value).with_context(damaged)?;
-    Shard::new(record.index, record.count).map(Some).with_context(damaged)
+    let shard = |share: Share| Shard::new(share.index, share.count).with_context(damaged);
+    let before = record.before.into_iter().map(|share| share.map(shard).transpose()).collect::<Result<_, _>>()?;
+    Ok(Some(Held { share: shard(record.share)?, before }))
 }
 
 /// Records the share with which a state is run; `fresh` says that nothing was run in it before.
@@ -147,7 +184,8 @@ pub fn recorded(dir: &Path) -> anyhow::Result<Option<Shard>> {
 /// # Errors
 /// If the state was run over another share before, or over all it was given, unless `change` allows it.
 pub fn settle(dir: &Path, shard: Option<Shard>, fresh: bool, change: bool) -> anyhow::Result<()> {
-    let before = recorded(dir)?;
+    let held = held(dir)?;
+    let before = held.as_ref().map(|held| held.share);
     if before == shard {
         return Ok(());
     }
@@ -165,7 +203,14 @@ pub fn settle(dir: &Path, shard: Option<Shard>, fresh: bool, change: bool) -> an
     let path = dir.join(FILE);
     match shard {
         Some(shard) => {
-            let record = Record { format: FORMAT, index: shard.index(), count: shard.count() };
+            let mut past = held.map(|held| held.before).unwrap_or_default();
+            if !fresh {
+                past.push(before);
+                past.retain(|share| *share != Some(shard));
+                past.dedup();
+            }
+            let before = past.into_iter().map(|share| share.map(Share::of)).collect();
+            let record = Record { format: FORMAT, share: Share::of(shard), before };
             let text = format!("{}\n", serde_json::to_string(&record)?);
             crate::store::write_atomic(&path, text.as_bytes())?;
         }
@@ -239,9 +284,15 @@ mod tests {
         }
         settle(dir.path(), b, false, true).unwrap();
         assert_eq!(recorded(dir.path()).unwrap(), b);
+        assert_eq!(held(dir.path()).unwrap().unwrap().before, [a]);
+        settle(dir.path(), a, false, true).unwrap();
+        settle(dir.path(), b, false, true).unwrap();
+        assert_eq!(held(dir.path()).unwrap().unwrap().before, [a], "each once, and not the one that it holds");
         settle(dir.path(), None, false, true).unwrap();
         assert_eq!(recorded(dir.path()).unwrap(), None);
         assert!(settle(dir.path(), a, false, false).unwrap_err().to_string().contains("holds no share"));
+        settle(dir.path(), a, false, true).unwrap();
+        assert_eq!(held(dir.path()).unwrap().unwrap(), Held { share: shard(0, 2), before: vec![None] });
 
         std::fs::write(dir.path().join(FILE), r#"{"format": 2}"#).unwrap();
         assert!(recorded(dir.path()).unwrap_err().to_string().contains("newer than this program reads"));

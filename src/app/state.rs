@@ -14,7 +14,7 @@ use crate::model::plan::{PLAN_FORMAT, Plan};
 use crate::model::store::{Lease, Store};
 use crate::model::text::TextStore;
 use crate::store::locks::{Locks, probe};
-use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, SledStore, holds_state};
+use crate::store::{FileLease, FileTexts, LeaseOptions, OpenOptions, Salvaged, SledStore, holds_state};
 
 /// The meta value that holds the plan.
 pub const PLAN: &str = "plan";
@@ -37,6 +37,8 @@ pub struct State {
     pub texts: Arc<FileTexts>,
     /// The right to write.
     pub lease: Arc<FileLease>,
+    /// What was saved, if the database was begun anew.
+    pub salvaged: Option<Salvaged>,
 }
 
 /// How a state is opened.
@@ -52,6 +54,8 @@ pub struct StateOptions {
     pub create: bool,
     /// Whether a database that lost its latest commits to damage is accepted; for repair.
     pub accept_loss: bool,
+    /// Whether its database is begun anew with the model's answers that the files of the old one hold; for repair.
+    pub salvage: bool,
     /// Whether it is taken from a holder that may be alive.
     pub take_over: bool,
 }
@@ -64,6 +68,7 @@ impl Default for StateOptions {
             lease: Duration::from_secs(60),
             create: false,
             accept_loss: false,
+            salvage: false,
             take_over: false,
         }
     }
@@ -95,6 +100,8 @@ impl State {
                 ..LeaseOptions::default()
             },
         )?;
+        let salvaged =
+            options.salvage.then(|| SledStore::salvage(&lease.folder(), &[ATTEMPTS, CREATED])).transpose()?;
         let open = OpenOptions {
             cache_bytes: u64::from(options.cache_mb) << 20,
             create: options.create,
@@ -106,7 +113,7 @@ impl State {
             tracing::warn!("{notice}");
         }
         let texts = FileTexts::open(dir, options.text_cache)?;
-        Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease) })
+        Ok(Self { dir: dir.into(), store: Arc::new(store), texts: Arc::new(texts), lease: Arc::new(lease), salvaged })
     }
 
     /// The store as its trait.
@@ -130,7 +137,12 @@ impl State {
     /// If there is none, or a newer program wrote it.
     pub fn plan(&self) -> anyhow::Result<Plan> {
         let Some(bytes) = self.store.meta(PLAN)? else {
-            return Err(UsageError(format!("{} has not been run yet: it holds no plan", self.dir.display())).into());
+            return Err(UsageError(format!(
+                "{} holds no plan: it has not been run yet, or not since a repair began its database anew. Start `qaflow \
+                 run` first",
+                self.dir.display()
+            ))
+            .into());
         };
         Ok(read_plan(&bytes)?)
     }

@@ -129,6 +129,8 @@ pub struct Shares {
     pub states: Vec<(PathBuf, Option<Shard>)>,
     /// Shares that no state holds.
     pub missing: Vec<Shard>,
+    /// States that hold documents of other shares than their own, each with its share, in words.
+    pub mixed: Vec<String>,
 }
 
 /// Which share each state holds, and which is missing.
@@ -138,11 +140,14 @@ pub struct Shares {
 /// can come of them.
 pub fn shares(dirs: &[PathBuf]) -> anyhow::Result<Shares> {
     let mut states: Vec<(PathBuf, Option<Shard>)> = Vec::new();
+    let mut mixed = Vec::new();
     for dir in dirs {
-        states.push((dir.clone(), shard::recorded(dir)?));
+        let held = shard::held(dir)?;
+        mixed.extend(held.as_ref().and_then(|held| in_words(dir, held)));
+        states.push((dir.clone(), held.map(|held| held.share)));
     }
     states.sort_by(|a, b| (a.1.map(Shard::index), &a.0).cmp(&(b.1.map(Shard::index), &b.0)));
-    let Some(first) = states.first().cloned() else { return Ok(Shares { states, missing: Vec::new() }) };
+    let Some(first) = states.first().cloned() else { return Ok(Shares { states, missing: Vec::new(), mixed }) };
     let name = |(dir, share): &(PathBuf, Option<Shard>)| {
         format!("{} holds {}", dir.display(), share.map_or_else(|| "no share of a corpus".into(), shard::words))
     };
@@ -162,7 +167,22 @@ pub fn shares(dirs: &[PathBuf]) -> anyhow::Result<Shares> {
     let count = first.1.map_or(0, Shard::count);
     let held: Vec<u32> = states.iter().filter_map(|(_, share)| share.map(Shard::index)).collect();
     let missing = (0..count).filter(|i| held.binary_search(i).is_err()).filter_map(|i| Shard::new(i, count)).collect();
-    Ok(Shares { states, missing })
+    Ok(Shares { states, missing, mixed })
+}
+
+/// That a state holds documents of other shares as well; `None` if it does not.
+fn in_words(dir: &Path, held: &shard::Held) -> Option<String> {
+    let before: Vec<String> =
+        held.before.iter().map(|share| share.map_or_else(|| "all it was given".into(), shard::words)).collect();
+    (!before.is_empty()).then(|| {
+        format!(
+            "{} holds {}, and was run over {} before (--change-shard): the documents of that which it met are in it too, \
+             which may not be all of them",
+            dir.display(),
+            shard::words(held.share),
+            before.join(", then ")
+        )
+    })
 }
 
 /// `qaflow export` over several states: the files that one state over the whole corpus would give.
@@ -170,16 +190,19 @@ pub fn shares(dirs: &[PathBuf]) -> anyhow::Result<Shares> {
 /// # Errors
 /// If the states do not belong together, or, unless `--partial` is given, if one is missing, in use or unfinished.
 pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> {
-    let Shares { states, missing } = shares(&selection.dirs)?;
+    let Shares { states, missing, mixed } = shares(&selection.dirs)?;
+    for remark in &mixed {
+        tracing::warn!("{remark}");
+    }
     let mut lacking: Vec<String> =
         missing.iter().map(|share| format!("{} is missing: no state given holds it", shard::words(*share))).collect();
     let mut open = Vec::new();
     let cache_mb = (CACHES_MB / states.len().max(1) as u32).max(2);
     for (dir, share) in states {
         let text_cache = u64::from(cache_mb) << 20;
-        match State::open(&dir, StateOptions { cache_mb, text_cache, ..StateOptions::default() }) {
-            Ok(state) => {
-                let plan = state.plan()?;
+        let opened = State::open(&dir, StateOptions { cache_mb, text_cache, ..StateOptions::default() });
+        match opened.and_then(|state| Ok((state.plan()?, state))) {
+            Ok((plan, state)) => {
                 let left = unfinished(&state, &plan)?;
                 lacking.extend(
                     left.map(|left| format!("{}{} is not finished: {left}", dir.display(), in_brackets(share))),
@@ -235,7 +258,7 @@ pub fn export(args: &ExportArgs, selection: &Selection) -> anyhow::Result<Exit> 
             counted(many.duplicates(), "document")
         ));
     }
-    facts.remarks.extend(lacking.iter().cloned());
+    facts.remarks.extend(lacking.iter().chain(&mixed).cloned());
     let exported = write_all(&plan, (&many, &many), &out, &facts, &options(args, &plan)?, || {
         open.iter().try_for_each(|(state, ..)| state.lease.check())
     })?;

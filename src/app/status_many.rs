@@ -27,7 +27,7 @@ struct Line {
 pub async fn status(dirs: &[PathBuf], json: bool, watch: bool) -> anyhow::Result<Exit> {
     let mut shown = None;
     loop {
-        let Shares { states, missing } = shares(dirs)?;
+        let Shares { states, missing, mixed } = shares(dirs)?;
         let lines: Vec<Line> = states.into_iter().map(|(dir, share)| line(dir, share)).collect();
         let known: Vec<&(Status, Liveness)> = lines.iter().filter_map(|line| line.status.as_ref().ok()).collect();
         let (statuses, lives): (Vec<Status>, Vec<Liveness>) = known.into_iter().cloned().unzip();
@@ -36,7 +36,7 @@ pub async fn status(dirs: &[PathBuf], json: bool, watch: bool) -> anyhow::Result
         let said = (statuses, lives.iter().map(|one| one.life).collect::<Vec<Life>>());
         if shown.as_ref() != Some(&said) {
             let total = total.as_ref();
-            print(&if json { as_json(&lines, &missing, total)? } else { text(&lines, &missing, total) });
+            print(&if json { as_json(&lines, &missing, total)? } else { text(&lines, &missing, &mixed, total) });
         }
         if !watch || lives.iter().all(|one| one.over) {
             return Ok(Exit::Done);
@@ -72,7 +72,7 @@ fn as_json(lines: &[Line], missing: &[Shard], total: Option<&(Status, Liveness)>
     Ok(serde_json::json!({"states": states, "missing": missing, "total": total}).to_string())
 }
 
-fn text(lines: &[Line], missing: &[Shard], total: Option<&(Status, Liveness)>) -> String {
+fn text(lines: &[Line], missing: &[Shard], mixed: &[String], total: Option<&(Status, Liveness)>) -> String {
     let width = lines.iter().map(|line| line.dir.as_os_str().len()).max().unwrap_or(0);
     let mut text = String::new();
     for Line { dir, status, .. } in lines {
@@ -85,6 +85,9 @@ fn text(lines: &[Line], missing: &[Shard], total: Option<&(Status, Liveness)>) -
     }
     for share in missing {
         let _ = writeln!(text, "{} is missing: no state given holds it", shard::words(*share));
+    }
+    for remark in mixed {
+        let _ = writeln!(text, "{remark}");
     }
     if let Some((total, liveness)) = total {
         let one = lines.iter().find(|line| line.status.is_ok()).filter(|_| total.states == 1);

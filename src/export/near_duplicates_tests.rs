@@ -138,11 +138,8 @@ fn dataset(
     surveyed: bool,
 ) -> (Vec<u32>, Vec<(u32, Twin)>) {
     arrived.sort();
-    let mut seen = if surveyed {
-        NearDuplicates::among(params, survey(&arrived, params))
-    } else {
-        NearDuplicates::new(params)
-    };
+    let mut seen =
+        if surveyed { NearDuplicates::among(params, survey(&arrived, params)) } else { NearDuplicates::new(params) };
     let (mut kept, mut refused) = (Vec::new(), Vec::new());
     for (place, question, answer) in arrived {
         match seen.offer(&place.to_string(), &question, &answer) {

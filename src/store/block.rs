@@ -17,7 +17,7 @@ const REMOVED: u32 = u32::MAX;
 const PLAIN: u8 = 0;
 const DEFLATE: u8 = 1;
 /// Bytes before key and value.
-const LENGTHS: usize = 6;
+pub(super) const LENGTHS: usize = 6;
 
 /// Bytes that a record takes in a list.
 pub(super) fn weight(key: &[u8], value: Option<&Value>) -> usize {
@@ -148,6 +148,22 @@ impl Block {
     pub(super) fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         (0..self.len()).filter_map(|at| self.record(at))
     }
+}
+
+/// The list of a compressed block of model answers, of which `payload` begins with what is behind the header: as much of
+/// it as can be read. What follows the block does not matter.
+pub(super) fn answers_of(mut payload: &[u8]) -> Option<Vec<u8>> {
+    let last = u16::from_le_bytes(*payload.split_off_first_chunk_of()?);
+    payload.split_off(..usize::from(last))?.strip_prefix(keys::JOURNAL)?;
+    let [encoding] = *payload.split_off_first_chunk_of()?;
+    let len = u32::from_le_bytes(*payload.split_off_first_chunk_of()?) as usize;
+    if encoding != DEFLATE || len > MAX_LIST {
+        return None;
+    }
+    let mut list = Vec::with_capacity(len);
+    // What was read before a fault is in the list.
+    let _ = Decompress::new(false).decompress_vec(payload, &mut list, FlushDecompress::Finish);
+    Some(list)
 }
 
 /// How far a block reaches.

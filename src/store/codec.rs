@@ -237,6 +237,19 @@ pub(super) fn unseal<'a>(key: &[u8], kind: Kind, bytes: &'a [u8]) -> Result<&'a 
     Ok(payload)
 }
 
+/// Whether `bytes` are a record that this program can know, as it was written under `key`.
+pub(super) fn is_whole(key: &[u8], bytes: &[u8]) -> bool {
+    let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return false };
+    header[0] <= VERSION && header[2..] == checksum(key, bytes).to_le_bytes()
+}
+
+/// Reads a record that something else follows, and gives its bytes; its checksum is the caller's care.
+pub(super) fn decode_front<R: Record>(bytes: &[u8]) -> Option<(R, &[u8])> {
+    let record: R = options().allow_trailing_bytes().deserialize(bytes.get(HEADER..)?).ok()?;
+    let value = bytes.get(..encoded_len(&record))?;
+    Some((record, value))
+}
+
 /// Something under `key` that is not what was written there.
 pub(super) fn damaged(kind: Kind, key: &[u8], detail: String) -> StoreError {
     StoreError::Damaged { what: describe(kind, key), detail, remedy: REMEDY.into() }

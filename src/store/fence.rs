@@ -98,10 +98,11 @@ pub fn current_folder(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(dir.join(Standing::read(dir)?.place(dir)?.0))
 }
 
-/// Whether the folder holds a state.
+/// Whether the folder holds a state: either `identity.json` or the database may be lost, and opening says so.
 pub fn holds_state(dir: &Path) -> bool {
-    dir.join(super::identity::FILE).is_file()
-        || newest(dir).is_some_and(|n| dir.join(name(n)).join(super::identity::FILE).is_file())
+    let holds =
+        |base: &Path| base.join(super::identity::FILE).is_file() || base.join(opening::DATABASE).join("db").is_file();
+    holds(dir) || newest(dir).is_some_and(|n| holds(&dir.join(name(n))))
 }
 
 /// Copies the database for the claim of `holder`, which `before` may still write to. `still_held` is asked before the

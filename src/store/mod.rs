@@ -26,6 +26,7 @@ mod precaution;
 mod process;
 mod rebuild;
 mod records;
+mod salvage;
 mod scan;
 mod sled;
 mod standing;
@@ -41,6 +42,7 @@ pub use lease::{FileLease, LeaseOptions};
 pub use lease_files::LeaseHolder;
 pub use memory::MemoryStore;
 pub use records::{OpenOptions, SledStore};
+pub use salvage::Salvaged;
 pub use standing::{Holding, holding};
 pub use texts::FileTexts;
 

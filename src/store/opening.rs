@@ -13,16 +13,17 @@ use super::keys;
 use super::precaution::Precaution;
 use super::rebuild;
 use super::records::{Accounts, OpenOptions, SledStore};
+use super::salvage;
 use super::sled::{Database, OpenFault, Value, Writes, damaged_database};
 use super::table::Table;
-use super::watermark::Watermark;
+use super::watermark::{self, Watermark};
 use crate::model::StoreError;
 
 /// sled's folder in the state folder.
 pub(super) const DATABASE: &str = "db";
 /// How far the commit number jumps when the record that holds it was lost; no run makes as many commits in the
 /// seconds between two writes of `identity.json`.
-const EPOCH_GAP: u64 = 1_000_000;
+pub(super) const EPOCH_GAP: u64 = 1_000_000;
 
 /// See [`SledStore::open`].
 pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<String>), StoreError> {
@@ -42,12 +43,12 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         bad_identity,
         recorded,
         copied: None,
-        log_damaged: false,
+        recount: false,
         notices: Vec::new(),
     };
     if !folder.join("db").is_file() {
-        if opening.identity.is_some() || opening.bad_identity.is_some() {
-            return Err(opening.mismatch("it is missing"));
+        if opening.existed() {
+            return Err(opening.mismatch("it is missing", false));
         }
         if !options.create {
             return Err(StoreError::Io {
@@ -69,6 +70,11 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         copy_dir(&folder, &aside.join(DATABASE))?;
         opening.notices.push(format!("a copy of the damaged database is kept in {}", aside.display()));
         attempt = opening.attempt(true);
+        if let Ok((table, _)) = &attempt {
+            // The answers of the lost commits may still be there.
+            salvage::add_answers(&aside.join(DATABASE), table)?;
+            opening.recount = true;
+        }
     }
     match attempt {
         Ok((table, state)) => {
@@ -126,8 +132,8 @@ struct Opening<'a> {
     recorded: u64,
     /// The folder that holds the database as it was before its snapshot was removed.
     copied: Option<PathBuf>,
-    /// Changes in the log were given up, so that the accounts may say more than the records.
-    log_damaged: bool,
+    /// Changes were given up or taken from elsewhere, so that the accounts may not say what the records do.
+    recount: bool,
     notices: Vec<String>,
 }
 
@@ -155,7 +161,7 @@ impl Opening<'_> {
             Failure { error, hung: false, lost }
         })?;
         for fault in faults {
-            self.log_damaged = true;
+            self.recount = true;
             self.notices.push(format!("{fault} What it held is done again"));
         }
         let state = self.state_of(&table, accept_loss)?;
@@ -205,19 +211,31 @@ impl Opening<'_> {
         }
     }
 
+    /// Whether the files beside the database say that there was one.
+    fn existed(&self) -> bool {
+        self.identity.is_some() || self.bad_identity.is_some() || self.recorded > 0
+    }
+
     /// A database that is not the one that the files beside it describe.
-    fn mismatch(&self, detail: &str) -> StoreError {
-        let recorded = if self.recorded > 0 || self.identity.is_some() {
+    fn mismatch(&self, detail: &str, repairable: bool) -> StoreError {
+        let recorded = if self.identity.is_some() {
             format!(", though {} records commit {}", identity::FILE, self.recorded)
+        } else if self.recorded > 0 {
+            format!(", though the file `{}` records commit {}", watermark::FILE, self.recorded)
         } else {
             String::new()
+        };
+        let repair = if repairable {
+            ", or run `qaflow verify --repair`, which begins a new one with the model's answers if its files hold them"
+        } else {
+            ""
         };
         StoreError::Damaged {
             what: format!("the database {}", self.folder.display()),
             detail: format!("{detail}{recorded}"),
             remedy: format!(
-                "Nothing was changed. Put the database back from a copy; to start afresh, use another state folder or \
-                 remove {} as a whole",
+                "Nothing was changed. Put the database back from a copy{repair}; to start afresh, use another state \
+                 folder or remove {} as a whole",
                 self.dir.display()
             ),
         }
@@ -226,11 +244,11 @@ impl Opening<'_> {
     /// Reads the store's own record and compares it with what is known outside; makes it in a new database.
     fn state_of(&mut self, table: &Table, accept_loss: bool) -> Result<StateV1, Failure> {
         let Some(bytes) = table.get(keys::STORE)? else {
-            if self.identity.is_some() || self.bad_identity.is_some() {
-                return Err(self.mismatch("it opens empty").into());
+            if self.existed() {
+                return Err(self.mismatch("it opens empty", true).into());
             }
             if table.scan(Bound::Unbounded, None)?.next().is_some() {
-                return Err(self.mismatch("it holds records but not its own identity").into());
+                return Err(self.mismatch("it holds records but not its own identity", true).into());
             }
             let state = StateV1 { format: FORMAT, id: random_id(), epoch: 0 };
             write_state(table, &state, None)?;
@@ -263,7 +281,7 @@ impl Opening<'_> {
             && identity.state != keys::hex(&state.id)
         {
             let detail = format!("it belongs to the state {}, not {}", keys::hex(&state.id), identity.state);
-            return Err(self.mismatch(&detail).into());
+            return Err(self.mismatch(&detail, false).into());
         }
         if self.recorded > state.epoch {
             if !accept_loss {
@@ -292,7 +310,8 @@ impl Opening<'_> {
                 self.recorded
             ),
             remedy: "Nothing was changed. Put the database back from a copy, or run `qaflow verify --repair`, which \
-                     keeps a copy, goes on from the last readable commit and has the rest done again"
+                     keeps a copy, goes on from the last readable commit, takes the model's answers from the \
+                     damaged files, and has the rest done again"
                 .into(),
         };
         Failure { error, hung: false, lost: true }
@@ -308,7 +327,7 @@ impl Opening<'_> {
             self.notices.push(format!("{error}: set aside as {} and written anew", to.display()));
         }
         let mut accounts = accounts_of(&table, &mut self.notices)?;
-        if self.log_damaged {
+        if self.recount {
             recount(&table, &mut accounts)?;
         }
         let store = SledStore::assemble(self.dir, table, state, accounts, Watermark::open(self.dir)?);
@@ -341,7 +360,7 @@ fn snapshots(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-fn write_state(table: &Table, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
+pub(super) fn write_state(table: &Table, state: &StateV1, old: Option<Value>) -> Result<(), StoreError> {
     let value = Value::from(codec::encode(keys::STORE, state)?);
     let mut writes = Writes::from([(keys::STORE.to_vec(), Some(value))]);
     if let Some(old) = old {
@@ -399,10 +418,10 @@ fn recount(table: &Table, accounts: &mut Accounts) -> Result<(), StoreError> {
     table.apply(&accounts.writes()?)
 }
 
-fn random_id() -> [u8; 16] {
+pub(super) fn random_id() -> [u8; 16] {
     fastrand::u128(..).to_be_bytes()
 }
 
-fn parse_id(text: &str) -> Option<[u8; 16]> {
+pub(super) fn parse_id(text: &str) -> Option<[u8; 16]> {
     u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32).map(u128::to_be_bytes)
 }

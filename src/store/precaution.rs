@@ -20,7 +20,7 @@ const UNFINISHED: &str = "before-open.tmp";
 const SEGMENTS: &str = "segments";
 const LIST: &str = "list.json";
 /// sled's segment size; other sizes are never configured.
-const SEGMENT: u64 = 512 * 1024;
+pub(super) const SEGMENT: u64 = 512 * 1024;
 /// The same as sled's numbers have it.
 const SEGMENT_NUMBERS: i64 = 512 * 1024;
 /// How many of the newest segments are kept: more than one commit writes.
@@ -50,7 +50,7 @@ impl Precaution {
     /// Puts back what a killed opening left, then copies what sled may overwrite. No other process may have the
     /// database open.
     pub(super) fn take(dir: &Path, database: &Path) -> Result<Self, StoreError> {
-        let this = Self { dir: dir.to_owned(), database: database.to_owned() };
+        let this = Self::of(dir, database);
         this.restore()?;
         let unfinished = dir.join(UNFINISHED);
         remove_folder(&unfinished)?;
@@ -60,6 +60,16 @@ impl Precaution {
             return Err(error);
         }
         Ok(this)
+    }
+
+    /// The copy in the state folder `dir` that belongs to the database in the folder `database`, or to a copy of that.
+    pub(super) fn of(dir: &Path, database: &Path) -> Self {
+        Self { dir: dir.to_owned(), database: database.to_owned() }
+    }
+
+    /// Whether there is a copy: of an opening that was killed, or that did not come back.
+    pub(super) fn exists(&self) -> bool {
+        self.folder().is_dir()
     }
 
     fn save(&self, unfinished: &Path) -> Result<(), StoreError> {
@@ -92,10 +102,16 @@ impl Precaution {
 
     /// Puts everything back as it was, if there is a copy; the database must be closed.
     pub(super) fn restore(&self) -> Result<(), StoreError> {
-        let folder = self.folder();
-        if !folder.is_dir() {
+        if !self.exists() {
             return Ok(());
         }
+        self.write_back()?;
+        self.release()
+    }
+
+    /// Puts everything back as it was, and keeps the copy.
+    pub(super) fn write_back(&self) -> Result<(), StoreError> {
+        let folder = self.folder();
         let list_path = folder.join(LIST);
         let bytes = fs::read(&list_path).map_err(|e| io_error("cannot read", &list_path, &e))?;
         let list: List = serde_json::from_slice(&bytes).map_err(|e| io_error("cannot read", &list_path, &e.into()))?;
@@ -123,8 +139,7 @@ impl Precaution {
             copy_synced(&path, &self.database.join(name))?;
         }
         link_blobs(&folder.join("blobs"), &self.database.join("blobs"))?;
-        sync_dir(&self.database)?;
-        self.release()
+        sync_dir(&self.database)
     }
 
     fn folder(&self) -> PathBuf {
@@ -175,24 +190,39 @@ fn link_blobs(from: &Path, to: &Path) -> Result<(), StoreError> {
     sync_dir(to)
 }
 
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Segment {
+    Unused,
+    /// Its number in the log.
+    Number(i64),
+    Unreadable,
+}
+
+/// Reads the header of the segment at `offset` of the database's file, which has `length` bytes.
+pub(super) fn segment_at(file: &File, length: u64, offset: u64) -> io::Result<Segment> {
+    let mut header = [0; 20];
+    let size = header.len().min((length - offset) as usize);
+    file.read_exact_at(&mut header[..size], offset)?;
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(Segment::Unused);
+    }
+    // Four bytes of checksum, then the segment's number in the log, kept with its bits inverted.
+    let mut number = [0; 8];
+    number.copy_from_slice(&header[4..12]);
+    let number = i64::from_le_bytes(number) ^ i64::MAX;
+    let known = (0..1 << 50).contains(&number) && number % SEGMENT_NUMBERS == 0;
+    Ok(if known { Segment::Number(number) } else { Segment::Unreadable })
+}
+
 /// Offsets of the newest segments by the numbers in their headers, and of used ones whose header is unreadable.
 fn newest_segments(file: &File, length: u64) -> io::Result<Vec<u64>> {
     let (mut numbered, mut unreadable) = (Vec::new(), Vec::new());
     for offset in (0..length).step_by(SEGMENT as usize) {
-        let mut header = [0; 20];
-        let size = header.len().min((length - offset) as usize);
-        file.read_exact_at(&mut header[..size], offset)?;
-        if header.iter().all(|byte| *byte == 0) {
-            continue;
-        }
-        // Four bytes of checksum, then the segment's number in the log, kept with its bits inverted.
-        let mut number = [0; 8];
-        number.copy_from_slice(&header[4..12]);
-        let number = i64::from_le_bytes(number) ^ i64::MAX;
-        if (0..1 << 50).contains(&number) && number % SEGMENT_NUMBERS == 0 {
-            numbered.push((number, offset));
-        } else {
-            unreadable.push(offset);
+        match segment_at(file, length, offset)? {
+            Segment::Unused => {}
+            Segment::Number(number) => numbered.push((number, offset)),
+            Segment::Unreadable => unreadable.push(offset),
         }
     }
     numbered.sort_unstable();

@@ -252,9 +252,9 @@ pub(super) fn damaged_database(dir: &Path, detail: String) -> StoreError {
     StoreError::Damaged {
         what: format!("the database {}", dir.display()),
         detail,
-        remedy: "Nothing was changed, and repair cannot help where the database cannot be opened. Put a copy of the \
-                 state's folder back, or, if there is none, move the folder aside and start `qaflow run` again, which \
-                 begins afresh"
+        remedy: "Nothing was changed. Put the database back from a copy, or run `qaflow verify --repair`, which keeps \
+                 the damaged one and takes the model's answers out of it: the next `qaflow run` works everything else \
+                 out again, and asks only for answers that are missing"
             .into(),
     }
 }

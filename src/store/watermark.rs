@@ -8,7 +8,8 @@ use std::path::Path;
 use super::files::io_error;
 use crate::model::StoreError;
 
-const FILE: &str = "epoch";
+/// The file's name in the state folder.
+pub(super) const FILE: &str = "epoch";
 
 /// The open file.
 #[derive(Debug)]

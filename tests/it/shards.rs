@@ -187,3 +187,32 @@ fn states_that_do_not_belong_together_are_named() {
     says(&place, &["export", "--state", "left", "right", "--out", "union"], 0);
     same(&place.path("both-out"), &place.path("union"));
 }
+
+#[test]
+fn a_state_that_holds_two_shares_says_so() {
+    let place = Place::new();
+    place.corpus(9, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    let config = place.config(&server, 8);
+    run(&place, &config, &["--state", "whole", "--out", "whole-out"], 0);
+    for share in ["0/3", "1/3", "2/3"] {
+        run(&place, &config, &["--shard", share], 0);
+    }
+    let change = ["--shard", "1/3", "--change-shard", "--state", "state-1-of-3", "--out", "out-1-of-3"];
+    run(&place, &config, &change, 0);
+    // Where the share that it held before lies nowhere else, that is said, and not taken for granted.
+    let mixed = "state-1-of-3 holds share 2 of 3 (--shard 1/3), and was run over share 1 of 3 (--shard 0/3) before";
+    let lacking = says(&place, &["export", "--state", "state-1-of-3", "state-3-of-3", "--out", "o"], 1);
+    assert!(lacking.contains("share 1 of 3 (--shard 0/3) is missing") && lacking.contains(mixed), "{lacking}");
+    for command in ["status", "verify"] {
+        let said = says(&place, &[command, "--state", "state-1-of-3", "state-3-of-3"], 0);
+        assert!(said.contains(mixed), "{said}");
+    }
+    // With another state for that share the dataset is that of the whole, and says what it was made of.
+    run(&place, &config, &["--shard", "0/3", "--state", "first", "--out", "first-out"], 0);
+    let said = says(&place, &["export", "--state", "first", "state-1-of-3", "state-3-of-3", "--out", "o"], 0);
+    assert!(said.contains(mixed), "{said}");
+    same(&place.path("whole-out"), &place.path("o"));
+    let manifest = std::fs::read_to_string(place.path("o/manifest.json")).unwrap();
+    assert!(manifest.contains(mixed) && manifest.contains("documents lie in two states"), "{manifest}");
+}

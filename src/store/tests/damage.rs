@@ -28,7 +28,7 @@ fn ending_of(n: u32) -> Ending {
 }
 
 /// A state with items done, rejected, dead and pending, answers and a named value; closed.
-fn sample() -> tempfile::TempDir {
+pub(super) fn sample() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for chunk in items().collect::<Vec<_>>().chunks(10) {
@@ -47,14 +47,14 @@ fn sample() -> tempfile::TempDir {
 }
 
 /// A copy of a state, to be damaged.
-fn copy(of: &tempfile::TempDir) -> tempfile::TempDir {
+pub(super) fn copy(of: &tempfile::TempDir) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     copy_dir(of.path(), dir.path()).unwrap();
     dir
 }
 
 /// Opens without a limit that a slow machine could reach.
-fn try_open(dir: &Path) -> Result<(SledStore, Vec<String>), StoreError> {
+pub(super) fn try_open(dir: &Path) -> Result<(SledStore, Vec<String>), StoreError> {
     SledStore::open(dir, OpenOptions::default())
 }
 
@@ -82,14 +82,14 @@ fn snapshot(dir: &Path) -> PathBuf {
     files.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("snap.")).expect("sled writes one")
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 0x41;
     fs::write(path, bytes).unwrap();
 }
 
 /// Where a sparse file holds anything.
-fn used(path: &Path) -> Vec<usize> {
+pub(super) fn used(path: &Path) -> Vec<usize> {
     fs::read(path).unwrap().iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect()
 }
 

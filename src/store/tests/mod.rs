@@ -5,6 +5,7 @@ mod damage;
 mod kill;
 mod lockstep;
 mod measure;
+mod salvage;
 
 use std::path::Path;
 

@@ -1,25 +1,26 @@
 //! `qaflow verify`: proves from the store alone that every item is accounted for, that nothing is damaged, and that
-//! every result can be traced to its document. With `--repair`, what cannot be read is made pending again.
+//! every result can be traced to its document. With `--repair`, what cannot be read is made pending again, or the
+//! database is begun anew with the model's answers.
+
+mod repair;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use anyhow::Context;
 
 use super::export::print;
 use super::state::{State, StateOptions};
 use super::states::{self, Shares};
 use super::{Exit, counted, grouped, shard};
-use crate::engine::ACTIVE_EDGES;
 use crate::model::plan::Plan;
-use crate::model::record::{Change, Ending, ItemKey, StageCounts};
-use crate::model::store::{Audit, DamagedRecord, Lease, Store, parent_key};
+use crate::model::record::{Ending, ItemKey, StageCounts};
+use crate::model::store::{Audit, DamagedRecord, Store, parent_key};
 use crate::model::text::TextStore;
 use crate::model::{Fingerprint, ItemId, Payload, StageKey, StoreError};
-use crate::store::OpenOptions;
 
 /// Records read at once.
 const PAGE: usize = 256;
+/// What to do after a database was begun anew.
+const RUN_AGAIN: &str = "start `qaflow run` with the same configuration, which works everything out again from them and \
+                         asks only for answers that are missing";
 /// The most findings of one kind that are shown.
 const SHOWN: usize = 20;
 
@@ -47,6 +48,9 @@ struct Findings {
     /// Of several states: those that could not be opened. Each is a fault too.
     #[serde(skip)]
     unopened: usize,
+    /// Model answers in a database that was begun anew with them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answers_saved: Option<u64>,
 }
 
 /// One stage's account.
@@ -80,22 +84,28 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
 }
 
 fn verify_one(dir: &Path, repaired_too: bool) -> anyhow::Result<Findings> {
-    let options = StateOptions { accept_loss: repaired_too, ..StateOptions::default() };
-    let mut state = State::open(dir, options)?;
-    let plan = state.plan()?;
-    let mut findings = examine(&state, &plan, Depth::Whole)?;
-    if repaired_too && !findings.faults.is_empty() {
-        let repaired;
-        (state, repaired) = repair(state, &plan)?;
-        // What the next run does anew has no whole lineage yet.
-        findings = Findings { repaired, ..examine(&state, &plan, Depth::Records)? };
+    if !repaired_too {
+        let state = State::open(dir, StateOptions::default())?;
+        let plan = state.plan()?;
+        return examine(&state, &plan, Depth::Whole);
     }
-    Ok(findings)
+    let why = match repair::in_place(dir) {
+        Ok(findings) => match findings.faults.first() {
+            None => return Ok(findings),
+            Some(fault) => format!("after a repair in place, {fault}"),
+        },
+        Err(error) => match error.downcast_ref() {
+            Some(StoreError::Damaged { what, detail, .. }) => format!("{what} is damaged: {detail}"),
+            _ => return Err(error),
+        },
+    };
+    tracing::warn!("{}: {why}. So its database is begun anew with the model's answers", dir.display());
+    repair::begin_anew(dir)
 }
 
 /// One state after the other, and the sum. A state that cannot be opened is a fault like any other.
 fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
-    let Shares { states, missing } = states::shares(dirs)?;
+    let Shares { states, missing, mixed } = states::shares(dirs)?;
     let mut all = Findings::default();
     for (dir, share) in states {
         let name = states::heading(&dir, share);
@@ -115,6 +125,12 @@ fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
         all.unopened += found.unopened;
         all.records += found.records;
         all.repaired += found.repaired;
+        if let Some(answers) = found.answers_saved {
+            if !args.json {
+                print(&format!("{name}: {} model answers saved: {RUN_AGAIN}", grouped(answers)));
+            }
+            *all.answers_saved.get_or_insert_default() += answers;
+        }
         all.faults.extend(found.faults.into_iter().map(|fault| format!("{}: {fault}", dir.display())));
         for stage in found.stages {
             match all.stages.iter_mut().find(|sum| sum.stage == stage.stage) {
@@ -135,6 +151,9 @@ fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
         for share in missing {
             print(&format!("{} is missing: no state given holds it", shard::words(share)));
         }
+        for remark in mixed {
+            print(&remark);
+        }
         print("");
     }
     Ok(all)
@@ -150,6 +169,10 @@ enum Depth {
 }
 
 fn show(findings: &Findings) {
+    if let (Some(answers), [], []) = (findings.answers_saved, findings.states.as_slice(), findings.faults.as_slice()) {
+        print(&format!("{} model answers saved: {RUN_AGAIN}", grouped(answers)));
+        return;
+    }
     print(&format!(
         "{:<12} {:>10} = {:>10} + {:>9} + {:>7} + {:>9}",
         "stage", "in", "done", "rejected", "dead", "pending"
@@ -373,134 +396,6 @@ fn broken_lineage(
         Ok(_) => Ok(Some("its parent is not done")),
         Err(StoreError::Damaged { .. }) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// Makes pending again whatever cannot be read: damaged endings and pending entries themselves, the makers of damaged
-/// outputs and of damaged texts. Damaged answers and accounts are set aside; answers are then asked for again. What
-/// the database itself cannot read is left behind in a new one, the old one kept. Returns the state and how much was
-/// done.
-fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
-    state.lease.check()?;
-    let mut repaired = state.store.set_aside_damaged()?.len() as u64;
-    // What is made pending again below must not count as what a killed attempt did.
-    super::ledger::settle(plan, state.store.as_ref())?;
-    let audit = state.store.audit()?;
-    let mut changes = Vec::new();
-    let mut beyond = 0;
-    for record in &audit.damaged {
-        let (Some(at), Some(key)) = (record.stage.and_then(|stage| plan.node_of(&stage)), &record.item) else {
-            beyond += 1;
-            continue;
-        };
-        match record.kind {
-            "ending" | "pending" => reopen(&state, plan, at, key, &mut changes)?,
-            "output" => {
-                if let Some(parent) = maker(&state, plan, at, key)? {
-                    reopen(&state, plan, at, &parent, &mut changes)?;
-                }
-            }
-            _ => beyond += 1,
-        }
-    }
-    damaged_texts(&state, plan, &mut changes)?;
-    repaired += apply(&state, changes)?;
-    if beyond > 0 {
-        let store = Arc::into_inner(state.store).context("the store is still in use")?;
-        let (lost, store, notices) = store.rebuild(OpenOptions::default())?;
-        for notice in notices {
-            tracing::warn!("{notice}");
-        }
-        repaired += lost.damaged.len() as u64;
-        state.store = Arc::new(store);
-    }
-    // What was lost with a place that cannot be read shows in whoever made it.
-    let mut changes = Vec::new();
-    for at in 0..plan.nodes.len() {
-        let mut makers = Vec::new();
-        with_missing_children(&state, plan, at, |key, _| makers.push(key))?;
-        for maker in makers {
-            reopen(&state, plan, at, &maker, &mut changes)?;
-        }
-    }
-    repaired += apply(&state, changes)?;
-    // The next run offers every output to every stage again, so that an item whose records were lost is found.
-    state.store.commit(&[Change::Meta { name: ACTIVE_EDGES.into(), value: None }])?;
-    Ok((state, repaired))
-}
-
-/// Applies changes one by one; gives how many took effect.
-fn apply(state: &State, changes: Vec<Change>) -> Result<u64, StoreError> {
-    let mut applied = 0;
-    for change in changes {
-        match state.store.commit(&[change]) {
-            Ok(_) => applied += 1,
-            // Already pending: it will be done anew all the same.
-            Err(StoreError::IllegalTransition { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(applied)
-}
-
-/// Reopens the documents whose texts cannot be read back.
-fn damaged_texts(state: &State, plan: &Plan, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    for at in 0..plan.nodes.len() {
-        let mut after: Option<ItemKey> = None;
-        while let Ok(page) = state.store.outputs(&plan.key(at), after.as_ref(), PAGE) {
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (key, output) in page {
-                if let Payload::Pages(pages) = &output.payload
-                    && state.texts.get(&pages.source.text).is_err()
-                    && let Some(parent) = output.parent.and_then(|parent| parent_key(&key, &parent))
-                {
-                    reopen(state, plan, at, &parent, changes)?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Reopens an item: what it carries is the output of one of the stages above, or will be once that is repaired.
-fn reopen(state: &State, plan: &Plan, at: usize, key: &ItemKey, changes: &mut Vec<Change>) -> Result<(), StoreError> {
-    let producers = plan.producers(at);
-    let mut holder = producers.first().copied();
-    for producer in producers {
-        match state.store.output(&producer, key) {
-            Ok(None) => {}
-            Ok(Some(_)) | Err(StoreError::Damaged { .. }) => {
-                holder = Some(producer);
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    if let Some(producer) = holder {
-        changes.push(Change::Reopen { stage: plan.key(at), key: key.clone(), producer });
-    }
-    Ok(())
-}
-
-/// The item of which stage `at` made the output at `key`: the one whose id the output's id follows from.
-fn maker(state: &State, plan: &Plan, at: usize, key: &ItemKey) -> Result<Option<ItemKey>, StoreError> {
-    let (Some(lineage), Some(ordinal)) = (key.lineage.parent(), key.lineage.ordinals().last().copied()) else {
-        return Ok(None);
-    };
-    let mut after = Some(ItemKey { lineage: lineage.clone(), id: ItemId([0; 32]) });
-    loop {
-        let page = state.store.endings(&plan.key(at), after.as_ref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(None) };
-        after = Some(last.clone());
-        for (candidate, _) in page {
-            if candidate.lineage != lineage {
-                return Ok(None);
-            }
-            if ItemId::derive(&candidate.id, &plan.identity(at), ordinal) == key.id {
-                return Ok(Some(candidate));
-            }
-        }
     }
 }
 
