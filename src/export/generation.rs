@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
@@ -26,6 +27,8 @@ const HOME: &str = ".export";
 const CURRENT: &str = "current";
 /// Names that earlier programs wrote as plain files.
 const FIRST_NAMES: [&str; 5] = ["dataset.jsonl", "rejected.jsonl", "dead_letters.jsonl", "documents", "manifest.json"];
+/// How long an export waits for another one to the same folder: a run that ends should not fail for a few seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The dataset card, which people edit.
 pub(super) const CARD: &str = "README.md";
 
@@ -88,18 +91,27 @@ impl Generation {
     /// Begins an export to `out`, which will write `names` there (files and folders at its top).
     ///
     /// # Errors
-    /// If another export to it is under way, if something that no export wrote stands where one of `names` must, or if
+    /// If another export to it is under way and goes on for half a minute, if something that no export wrote stands where one of `names` must, or if
     /// the folder cannot be written.
     pub fn begin(out: &Path, names: &[&str]) -> Result<Self, ExportError> {
+        Self::begin_within(out, names, PATIENCE)
+    }
+
+    fn begin_within(out: &Path, names: &[&str], patience: Duration) -> Result<Self, ExportError> {
         check(out, names)?;
         let home = out.join(HOME);
         make_folder(&home)?;
         let lock_path = home.join("lock");
         let lock = File::options().create(true).append(true).open(&lock_path).map_err(at(&lock_path))?;
+        let began = Instant::now();
         // A file system without locks has no two exports at once kept apart; nothing else is lost by it.
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
-            return Err(ExportError::Busy { out: out.into() });
+        while flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK) {
+            if began.elapsed() > patience {
+                return Err(ExportError::Busy { out: out.into() });
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
+        super::edited::keep(out, &Earlier::read(out).files)?;
         let own_card = keep_card(out)?;
         let links = adopt(out)?;
         let current = std::fs::read_link(home.join(CURRENT)).ok();

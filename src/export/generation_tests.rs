@@ -130,7 +130,7 @@ fn a_card_that_a_person_changed_stays() {
 fn one_export_at_a_time() {
     let dir = tempfile::tempdir().expect("folder");
     let _first = Generation::begin(dir.path(), &[]).expect("begun");
-    let refused = Generation::begin(dir.path(), &[]).expect_err("busy").to_string();
+    let refused = Generation::begin_within(dir.path(), &[], Duration::ZERO).expect_err("busy").to_string();
     assert!(refused.contains("another export"), "{refused}");
 }
 
@@ -156,4 +156,48 @@ fn without_links_files_are_replaced_one_by_one() {
     assert_eq!((read(out.join("dataset.jsonl")), read(out.join("documents/a.md"))), ("2".into(), "t".into()));
     assert!(!out.join("squad/train.jsonl").exists());
     assert_eq!(read(out.join("notes.txt")), "mine");
+}
+
+#[test]
+fn an_export_waits_for_another_one() {
+    let dir = tempfile::tempdir().expect("folder");
+    let first = Generation::begin(dir.path(), &[]).expect("begun");
+    let (begun, ended) = std::sync::mpsc::sync_channel(1);
+    std::thread::scope(|scope| {
+        let second = scope.spawn(move || {
+            begun.send(()).expect("sent");
+            Generation::begin(dir.path(), &[]).map(drop)
+        });
+        ended.recv().expect("begun");
+        drop(first);
+        second.join().expect("joined").expect("it had its turn");
+    });
+}
+
+#[test]
+fn what_a_person_changed_is_kept_and_said_once() {
+    let dir = tempfile::tempdir().expect("folder");
+    let out = dir.path().join("out");
+    let later = |name: &str, content: &str| {
+        put(&out.join(name), content);
+        let file = File::options().append(true).open(out.join(name)).expect("open");
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(5)).expect("time");
+    };
+    export(&out, &[("dataset.jsonl", "1"), ("rejected.jsonl", "r"), ("alpaca/train.json", "a")]);
+    later("dataset.jsonl", "mine");
+    later("alpaca/train.json", "mine too");
+    later("rejected.jsonl", "r");
+    export(&out, &[("dataset.jsonl", "2"), ("rejected.jsonl", "r"), ("alpaca/train.json", "b")]);
+    assert_eq!(read(out.join("dataset.jsonl")), "2");
+    assert_eq!(read(out.join("dataset.jsonl.edited")), "mine");
+    assert_eq!(read(out.join("alpaca-train.json.edited")), "mine too");
+    assert!(!out.join("rejected.jsonl.edited").exists(), "it was touched, not changed");
+    // An export that is given up keeps it once; another change is kept beside it.
+    later("dataset.jsonl", "mine");
+    drop(Generation::begin(&out, &["dataset.jsonl"]).expect("begun"));
+    assert!(!out.join("dataset.jsonl.edited-2").exists());
+    later("dataset.jsonl", "mine again");
+    export(&out, &[("dataset.jsonl", "3")]);
+    assert_eq!(read(out.join("dataset.jsonl.edited-2")), "mine again");
+    assert_eq!(read(out.join("dataset.jsonl")), "3");
 }

@@ -4,6 +4,7 @@
 mod card;
 pub mod dataset;
 mod documents;
+mod edited;
 pub mod encounters;
 mod file;
 mod formats;

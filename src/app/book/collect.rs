@@ -243,12 +243,12 @@ fn each_ending(
     }
 }
 
-pub(super) fn each_output(
+pub(super) fn each_output<E: From<StoreError>>(
     store: &dyn Store,
     producer: &StageKey,
     document: &DocumentHash,
-    mut each: impl FnMut(Payload) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    mut each: impl FnMut(Payload) -> Result<(), E>,
+) -> Result<(), E> {
     let mut after: Option<ItemKey> = None;
     loop {
         let page = store.outputs_of(producer, document, after.as_ref(), PAGE)?;

@@ -9,11 +9,16 @@ use std::collections::{BTreeSet, HashMap};
 use super::collect::{Found, each_document, each_output};
 use crate::app::state::State;
 use crate::bench::documents::OPEN;
+use crate::export::ExportError;
+use crate::export::encounters::Survey;
 use crate::export::near_duplicates::NearDuplicates;
 use crate::export::rows::pair_of;
-use crate::model::payload::Document;
+use crate::model::Payload;
+use crate::model::payload::{Document, QaPair};
 use crate::model::plan::Plan;
-use crate::model::{Payload, StoreError};
+
+/// Sees an accepted pair, its place among them, and the row of its document in the record.
+type Visit<'a> = dyn FnMut(u64, &Payload, &QaPair, Option<usize>) -> Result<(), ExportError> + 'a;
 
 /// Takes near-duplicates out of what `found` counts as accepted, and says how many. `before` are the documents of
 /// earlier records.
@@ -22,8 +27,7 @@ pub(super) fn refuse(
     plan: &Plan,
     before: &BTreeSet<String>,
     found: &mut Found,
-) -> Result<u64, StoreError> {
-    let mut seen = NearDuplicates::new(plan.near_duplicates);
+) -> Result<u64, ExportError> {
     let own: HashMap<String, usize> = found
         .rows
         .iter()
@@ -44,22 +48,35 @@ pub(super) fn refuse(
     let place =
         |document: &Document| (!before.contains(&document.sha256.hex()), document.name.clone(), document.sha256);
     documents.sort_by_cached_key(|(document, _)| place(document));
-    let mut refused = 0;
-    for (document, at) in documents {
-        let row = own.get(&document.sha256.hex());
-        for terminal in plan.terminals() {
-            each_output(states[at].store.as_ref(), &plan.key(terminal), &document.sha256, |payload| {
-                let twin = pair_of(&payload).and_then(|pair| seen.offer("", &pair.question, &pair.answer));
-                if let (Some(_), Some(row)) = (twin, row) {
-                    let row = &mut found.rows[*row];
-                    row.pairs_accepted = row.pairs_accepted.saturating_sub(1);
-                    let judged = u64::from(matches!(payload, Payload::Score(_)));
-                    found.judged_accepted = found.judged_accepted.saturating_sub(judged);
-                    refused += 1;
-                }
-                Ok(())
-            })?;
+    let each_pair = |visit: &mut Visit<'_>| {
+        let mut place = 0;
+        for (document, at) in &documents {
+            let row = own.get(&document.sha256.hex()).copied();
+            for terminal in plan.terminals() {
+                each_output(states[*at].store.as_ref(), &plan.key(terminal), &document.sha256, |payload| {
+                    let Some(pair) = pair_of(&payload) else { return Ok(()) };
+                    place += 1;
+                    visit(place, &payload, pair, row)
+                })?;
+            }
         }
-    }
+        Ok::<(), ExportError>(())
+    };
+    let Some(first) = states.first() else { return Ok(0) };
+    let mut survey = Survey::new(&plan.near_duplicates, &first.dir)?;
+    each_pair(&mut |place, _, pair, _| survey.note(&place.to_string(), &pair.question, &pair.answer))?;
+    let mut seen = NearDuplicates::among(plan.near_duplicates, survey.end()?);
+    let mut refused = 0;
+    each_pair(&mut |place, payload, pair, row| {
+        let twin = seen.offer(&place.to_string(), &pair.question, &pair.answer);
+        if let (Some(_), Some(row)) = (twin, row) {
+            let row = &mut found.rows[row];
+            row.pairs_accepted = row.pairs_accepted.saturating_sub(1);
+            let judged = u64::from(matches!(payload, Payload::Score(_)));
+            found.judged_accepted = found.judged_accepted.saturating_sub(judged);
+            refused += 1;
+        }
+        Ok(())
+    })?;
     Ok(refused)
 }

@@ -1,0 +1,54 @@
+//! What a person changed in the files of an export is kept beside them when the next export replaces them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::ExportError;
+use super::file::{WrittenFile, measure};
+use super::generation::CARD;
+
+/// Keeps each of `files`, as the last export to `out` wrote them, that was changed since, as `out/NAME.edited`, and says
+/// so. The card has its own rule, and is left alone.
+///
+/// # Errors
+/// If a changed file can be neither read nor kept.
+pub(super) fn keep(out: &Path, files: &BTreeMap<String, WrittenFile>) -> Result<(), ExportError> {
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+    // An export writes its manifest last, so only files that are newer need a look.
+    let exported = changed(&out.join("manifest.json"));
+    for (name, written) in files {
+        let path = out.join(name);
+        if name == CARD || !path.is_file() || changed(&path) <= exported {
+            continue;
+        }
+        let found = measure(&path)?;
+        if found.sha256 == written.sha256 {
+            continue;
+        }
+        let Some(kept) = free_name(out, name, &found)? else { continue };
+        std::fs::copy(&path, &kept).map_err(|error| ExportError::Write { path: kept.clone(), error })?;
+        tracing::warn!(
+            "{} was changed after it was exported: the changed file is kept as {}, and an export takes its place",
+            path.display(),
+            kept.display()
+        );
+    }
+    Ok(())
+}
+
+/// Where the changed file is kept; nowhere if that was done before.
+fn free_name(out: &Path, name: &str, changed: &WrittenFile) -> Result<Option<PathBuf>, ExportError> {
+    let name = name.replace('/', "-");
+    for number in 1.. {
+        let number = if number == 1 { String::new() } else { format!("-{number}") };
+        let path = out.join(format!("{name}.edited{number}"));
+        if path.symlink_metadata().is_err() {
+            return Ok(Some(path));
+        }
+        if path.is_file() && measure(&path)?.sha256 == changed.sha256 {
+            break;
+        }
+    }
+    Ok(None)
+}
