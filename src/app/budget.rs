@@ -7,6 +7,16 @@ use crate::config::BudgetConfig;
 use crate::model::ledger::AttemptRecord;
 use crate::model::projection::{BudgetState, Projection};
 
+/// How the reason of a stop by the budget begins.
+const USED_UP: &str = "the budget of GPU time is used up";
+/// How the reason begins where an extension is too small.
+const TOO_LITTLE: &str = "--extend-budget ";
+
+/// Whether a run that gives this reason was stopped by its budget.
+pub fn is_why(reason: &str) -> bool {
+    [USED_UP, TOO_LITTLE].iter().any(|beginning| reason.starts_with(beginning))
+}
+
 /// The budget of a run.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -70,7 +80,7 @@ impl Budget {
     pub fn used_up(&self, used: f64, attempts: u64) -> Option<String> {
         (used >= self.stop_at()).then(|| {
             format!(
-                "the budget of GPU time is used up: {} of {} GPU-hours over {attempts} attempt{} (to go on, give the \
+                "{USED_UP}: {} of {} GPU-hours over {attempts} attempt{} (to go on, give the \
                  same command --extend-budget HOURS)",
                 hours(used),
                 hours(self.stop_at()),
@@ -83,7 +93,7 @@ impl Budget {
     pub fn still_used_up(&self, asked: f64, extension: &Extension, used: f64) -> String {
         if let Some(why) = &extension.why_not {
             return format!(
-                "the budget of GPU time is used up: {} of {} GPU-hours; it is not extended again: {why}",
+                "{USED_UP}: {} of {} GPU-hours; it is not extended again: {why}",
                 hours(used),
                 hours(self.stop_at())
             );

@@ -202,6 +202,7 @@ pub fn model(llm: &LlmConfig, store: &Arc<dyn Store>, commit: &Arc<dyn Commit>, 
         model: llm.model.as_str().into(),
         schema_expected: llm.structured_output != config::StructuredOutput::None,
         patience: llm.wait_for_server,
+        time_outs_count: llm.retry_timeouts.is_some(),
     };
     let endpoints = Arc::new(Endpoints::new(endpoints, plan, llm.give_up_after, stop.token(), Arc::clone(&give_up)));
     let policy = RetryPolicy {

@@ -43,13 +43,15 @@ pub struct Liveness {
     pub age: Option<Duration>,
     /// Whether it will never be heard of again as far as can be told: it has ended, or its lease has run out.
     pub over: bool,
+    /// Whether its process is there, on this machine.
+    pub alive: bool,
 }
 
 impl Liveness {
     /// How the run of `status` stands, whose state lies in `dir`.
     pub fn of(dir: &Path, status: &Status) -> Self {
         let age = age(status);
-        let ended = |ending| Self { life: Life::Ended(ending), age, over: true };
+        let ended = |ending| Self { life: Life::Ended(ending), age, over: true, alive: false };
         match status.phase {
             Phase::Finished => return ended(Ending::Finished),
             Phase::Interrupted => return ended(Ending::Interrupted),
@@ -65,7 +67,8 @@ impl Liveness {
             Holding::Claimed { lease } => silent.is_some_and(|age| age > lease),
             Holding::Alive | Holding::Gone | Holding::Unknown => false,
         };
-        Self { life: if silent.is_some() { Life::Silent } else { Life::Running }, age, over }
+        let life = if silent.is_some() { Life::Silent } else { Life::Running };
+        Self { life, age, over, alive: holding == Holding::Alive }
     }
 
     /// That of several: over when all are, silent while one of them that has not said how it ended is.

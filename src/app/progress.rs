@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::bottleneck::{Bottleneck, BottleneckKind};
 use super::eta::{self, StageWork};
 use super::sampling::Sampled;
-use super::{grouped, spoken};
+use super::{budget, grouped, spoken};
 use crate::engine::Progress;
 use crate::llm::endpoints::EndpointStatus;
 use crate::model::StoreError;
@@ -353,6 +353,7 @@ impl Status {
             },
             Phase::Stopping => "stopping".into(),
             Phase::Finished => "finished".into(),
+            Phase::Interrupted if self.reason.as_deref().is_some_and(budget::is_why) => "stopped by its budget".into(),
             Phase::Interrupted => "interrupted: the same command resumes".into(),
             Phase::Failed => "failed".into(),
         }

@@ -30,6 +30,11 @@ fn head(status: &Status, place: &str, liveness: Liveness) -> String {
         Life::Silent if status.states > 1 => {
             format!("no sign of life of at least one state for {age}: the same `qaflow run` resumes it")
         }
+        Life::Silent if liveness.alive => format!(
+            "no sign of life for {age}, though process {} is there: stopped, or waiting for its disk? It goes on when woken; \
+             end it, or take its state over with `qaflow run --take-over`",
+            status.pid
+        ),
         Life::Silent => format!(
             "no sign of life for {age}: process {} on {} was probably killed; the same `qaflow run` resumes",
             status.pid, status.host

@@ -43,8 +43,8 @@ pub struct LlmConfig {
     pub retry_initial: Duration,
     /// The longest wait between two tries.
     pub retry_max: Duration,
-    /// How many time-outs of one request, while its server answers others, make it a dead letter.
-    pub retry_timeouts: u32,
+    /// How many time-outs of one request, while its server answers others, make it a dead letter; `None` for never.
+    pub retry_timeouts: Option<u32>,
     /// After how long without any answer the run stops, to be resumed later; `None`: it waits for ever.
     pub give_up_after: Option<Duration>,
     /// Further fields of each request's body, passed on as they are.
@@ -281,9 +281,7 @@ pub(super) fn read_llm(reader: &mut Reader<'_>, section: Option<&Node>) -> LlmCo
         if initial > max {
             r.fault("max_ms", format!("{} must not be less than initial_ms ({initial})", r.path_of("max_ms")));
         }
-        let meaning = "how many time-outs of one request, while its server answers others, make it a dead letter; those \
-                       of a server that answers nothing never do";
-        let timeouts = small(r.int("timeouts", 5, 1..=1000, meaning));
+        let timeouts = timeouts(r);
         let millis = |n: i64| Duration::from_millis(n.unsigned_abs());
         (millis(initial), millis(max), timeouts)
     });
@@ -358,6 +356,21 @@ fn read_concurrency(reader: &mut Reader<'_>) -> Concurrency {
         _ => {
             wrong(reader, "concurrency", node, form);
             default
+        }
+    }
+}
+
+fn timeouts(reader: &mut Reader<'_>) -> Option<u32> {
+    let form = "a whole number from 1 to 1000, or never";
+    let meaning = "how many time-outs of one request, while its server answers others, make it a dead letter; only for \
+                   servers that are well, since one that slows down may then cost items";
+    let node = reader.raw("timeouts", form, "never", meaning)?;
+    match &node.value {
+        Value::Int(n @ 1..=1000) => Some(small(*n)),
+        Value::Text(text) if text == "never" => None,
+        _ => {
+            wrong(reader, "timeouts", node, form);
+            None
         }
     }
 }

@@ -106,7 +106,7 @@ fn defaults_hold() {
             wait_for_server: 3s,
             retry_initial: 500ms,
             retry_max: 10s,
-            retry_timeouts: 5,
+            retry_timeouts: None,
             give_up_after: Some(
                 1800s,
             ),

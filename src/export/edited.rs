@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::ExportError;
 use super::file::{WrittenFile, measure};
-use super::generation::CARD;
+use super::generation::{CARD, top};
 
 /// Keeps each of `files`, as the last export to `out` wrote them, that was changed since, as `out/NAME.edited`, and says
 /// so. The card has its own rule, and is left alone.
@@ -15,11 +15,14 @@ use super::generation::CARD;
 /// If a changed file can be neither read nor kept.
 pub(super) fn keep(out: &Path, files: &BTreeMap<String, WrittenFile>) -> Result<(), ExportError> {
     let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-    // An export writes its manifest last, so only files that are newer need a look.
+    let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
     let exported = changed(&out.join("manifest.json"));
     for (name, written) in files {
         let path = out.join(name);
-        if name == CARD || !path.is_file() || changed(&path) <= exported {
+        let Ok(meta) = path.metadata() else { continue };
+        // An export writes its manifest last, and its files are links or lie behind one: others need a closer look.
+        let untouched = is_link(&out.join(top(name))) && meta.len() == written.bytes && changed(&path) <= exported;
+        if name == CARD || !meta.is_file() || untouched {
             continue;
         }
         let found = measure(&path)?;
@@ -29,7 +32,7 @@ pub(super) fn keep(out: &Path, files: &BTreeMap<String, WrittenFile>) -> Result<
         let Some(kept) = free_name(out, name, &found)? else { continue };
         std::fs::copy(&path, &kept).map_err(|error| ExportError::Write { path: kept.clone(), error })?;
         tracing::warn!(
-            "{} was changed after it was exported: the changed file is kept as {}, and an export takes its place",
+            "{} was changed after it was exported: the changed file is kept as {}",
             path.display(),
             kept.display()
         );

@@ -83,7 +83,7 @@ impl Earlier {
 }
 
 /// The first part of a path below the results folder.
-fn top(file: &str) -> &str {
+pub(super) fn top(file: &str) -> &str {
     file.split('/').next().unwrap_or(file)
 }
 

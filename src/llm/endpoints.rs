@@ -34,6 +34,8 @@ pub struct ProbePlan {
     pub schema_expected: bool,
     /// How long a server that cannot be reached is waited for.
     pub patience: Duration,
+    /// Whether it is found out if a time-out is the request's own fault.
+    pub time_outs_count: bool,
 }
 
 /// All servers, as one client.
@@ -107,7 +109,7 @@ impl Endpoints {
     }
 
     async fn probe_all(&self) -> Result<(), LlmError> {
-        let ProbePlan { model, schema_expected, patience } = &self.plan;
+        let ProbePlan { model, schema_expected, patience, .. } = &self.plan;
         let probes = self.all.iter().map(|endpoint| probe(&endpoint.client, model, *schema_expected, *patience));
         let results: Vec<Result<ProbeReport, LlmError>> = join_all(probes).await;
         let reachable = results.iter().any(Result::is_ok);
@@ -202,6 +204,9 @@ impl Endpoints {
     /// Sends a request. Also gives whether the server, asked the smallest of requests when half of this one's time was
     /// over, answered that one sooner: then this one does not wait behind others.
     async fn ask(&self, endpoint: &Endpoint, request: &CompletionRequest) -> (Result<Completion, LlmError>, bool) {
+        if !self.plan.time_outs_count {
+            return (endpoint.client.complete(request).await, false);
+        }
         let mut call = pin!(endpoint.client.complete(request));
         tokio::select! {
             biased;

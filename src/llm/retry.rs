@@ -42,8 +42,8 @@ pub struct RetryPolicy {
     pub longest: Duration,
     /// How long the endpoint may answer nothing at all before the run stops; `None` waits for ever.
     pub give_up_after: Option<Duration>,
-    /// So many time-outs of one request while its server answered others make it a dead letter; at least 1.
-    pub timeouts: u32,
+    /// So many time-outs of one request while its server answered others make it a dead letter; `None` never gives it up.
+    pub timeouts: Option<u32>,
 }
 
 /// A client that tries again.
@@ -120,7 +120,7 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                         broken += u32::from(label == FAILS_WHILE_WELL);
                         late += u32::from(label == TIMES_OUT_WHILE_WELL);
                         // The server is well and fails on this very request: some time it is the request's fault.
-                        if broken >= FAULTS_OF_ITS_OWN || late >= self.policy.timeouts {
+                        if broken >= FAULTS_OF_ITS_OWN || self.policy.timeouts.is_some_and(|most| late >= most) {
                             let hint = if label == TIMES_OUT_WHILE_WELL {
                                 " (llm.retry.timeouts; if such an answer takes longer, raise llm.request_timeout_seconds)"
                             } else {
@@ -204,7 +204,7 @@ mod tests {
         give_up_after: Option<Duration>,
     ) -> (Retried<Flaky>, Arc<Mutex<Option<String>>>) {
         let (first, longest) = (Duration::from_millis(1), Duration::from_millis(4));
-        let policy = RetryPolicy { first, longest, give_up_after, timeouts: 3 };
+        let policy = RetryPolicy { first, longest, give_up_after, timeouts: Some(3) };
         let told = Arc::new(Mutex::new(None));
         let tell = Arc::clone(&told);
         let give_up: GiveUp = Arc::new(move |why| *tell.lock().unwrap() = Some(why));

@@ -97,6 +97,9 @@ struct Part {
     list: Vec<u8>,
 }
 
+/// So many places that cannot be read, one after the other, end a log whose length is not known.
+const UNREADABLE: u32 = 16;
+
 /// Reads the log. Damage goes to [`Replay::faults`].
 ///
 /// # Errors
@@ -114,6 +117,7 @@ pub(super) fn replay(database: &Database) -> Result<Replay, StoreError> {
     let known = replay.faults.is_empty();
     let places = head.map_or(if known { 0 } else { u32::MAX }, |head| head.places);
     let mut parts: Vec<Part> = Vec::new();
+    let mut unreadable = 0;
     for place in 0..places {
         match part(database, place) {
             Ok(Some(part)) => {
@@ -122,12 +126,20 @@ pub(super) fn replay(database: &Database) -> Result<Replay, StoreError> {
                     break;
                 }
                 parts.push(part);
+                unreadable = 0;
             }
             Ok(None) if !known => break,
             Ok(None) => {
                 replay.faults.push(codec::damaged(Kind::LogPart, &keys::log_place(place), "it is missing".into()));
             }
-            Err(error @ StoreError::Damaged { .. }) => replay.faults.push(error),
+            Err(error @ StoreError::Damaged { .. }) => {
+                replay.faults.push(error);
+                unreadable += 1;
+                // Where the head does not say where the log ends, and the database reads nothing, no place would.
+                if !known && unreadable >= UNREADABLE {
+                    break;
+                }
+            }
             Err(other) => return Err(other),
         }
     }

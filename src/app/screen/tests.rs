@@ -5,7 +5,7 @@ use crate::app::bottleneck::Bottleneck;
 use crate::llm::endpoints::EndpointStatus;
 use crate::telemetry::errors::ErrorSeen;
 
-const RUNNING: Liveness = Liveness { life: Life::Running, age: Some(Duration::from_secs(1)), over: false };
+const RUNNING: Liveness = Liveness { life: Life::Running, age: Some(Duration::from_secs(1)), over: false, alive: true };
 
 fn stage(name: &str, done: u64, pending: u64, in_flight: u64) -> StageStatus {
     StageStatus {
@@ -105,7 +105,7 @@ fn the_screen_fits_eighty_columns_and_says_it_all() {
 
 #[test]
 fn a_silent_run_and_one_that_is_over_are_told_apart() {
-    let old = |life| Liveness { life, age: Some(Duration::from_secs(120)), over: true };
+    let old = |life| Liveness { life, age: Some(Duration::from_secs(120)), over: true, alive: false };
     assert!(render(&status(), "s", old(Life::Silent)).contains("no sign of life for 2 min"));
     let killed = render(&status(), "s", old(Life::Ended(Ending::Killed)));
     assert!(killed.contains("killed: process 4711 on node7 is gone") && !killed.contains("to go"), "{killed}");
@@ -160,14 +160,14 @@ fn shards_add_up() {
     let failed = Status { phase: Phase::Failed, reason: Some("why".into()), ..finished.clone() };
     let sum = merge(&[finished, failed]).unwrap();
     assert_eq!((sum.phase, sum.reason.as_deref()), (Phase::Failed, Some("why")));
-    let failed = Liveness { life: Life::Ended(Ending::Failed), age: None, over: true };
+    let failed = Liveness { life: Life::Ended(Ending::Failed), age: None, over: true, alive: false };
     let text = render(&sum, "", failed);
     assert!(text.contains("\n2 states, on node8; the longest attempt"), "{text}");
 }
 
 #[test]
 fn several_are_over_when_all_are_and_silent_while_one_is() {
-    let one = |life, seconds, over| Liveness { life, age: Some(Duration::from_secs(seconds)), over };
+    let one = |life, seconds, over| Liveness { life, age: Some(Duration::from_secs(seconds)), over, alive: false };
     let (running, finished) = (one(Life::Running, 1, false), one(Life::Ended(Ending::Finished), 500, true));
     let killed = one(Life::Ended(Ending::Killed), 90, true);
     assert_eq!(Liveness::of_all(&[]), None);

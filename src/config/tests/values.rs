@@ -91,7 +91,9 @@ budget: {gpu_hours: 1000, warn_at: 0.8, overhead: 0.2}
             wait_for_server: 3s,
             retry_initial: 10ms,
             retry_max: 1s,
-            retry_timeouts: 2,
+            retry_timeouts: Some(
+                2,
+            ),
             give_up_after: None,
             extra_body: {
                 "chat_template_kwargs": Object {

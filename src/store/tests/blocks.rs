@@ -157,3 +157,23 @@ fn a_log_without_its_head_is_read_as_far_as_it_goes_if_asked() {
     drop(store);
     assert_eq!(open(dir.path()).audit().unwrap().damaged, []);
 }
+
+#[test]
+fn a_log_without_its_head_ends_where_nothing_can_be_read() {
+    // Else a database that reads nothing would be asked for four billion places, each a fault to tell.
+    let (dir, store) = sample();
+    let all = items();
+    for k in &all[..40] {
+        store.commit(&[finish(FIRST, k, done(0), &[], &[])]).unwrap();
+    }
+    flip(&store, keys::LOG_HEAD);
+    for place in 10..30 {
+        flip(&store, &keys::log_place(place));
+    }
+    drop(store);
+    let options = OpenOptions { accept_loss: true, ..OpenOptions::default() };
+    let (store, notices) = SledStore::open(dir.path(), options).unwrap();
+    let done = store.counts(&FIRST).unwrap().done;
+    assert!((8..=10).contains(&done), "what lies before: {done}");
+    assert!(notices.len() < 20, "{notices:?}");
+}
