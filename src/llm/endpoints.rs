@@ -246,8 +246,10 @@ impl Endpoints {
         let (began, in_flight) = (Instant::now(), endpoint.slots.level().0);
         let answered = endpoint.answered.load(Ordering::Relaxed);
         let (mut result, quick) = self.ask(endpoint, request).await;
-        // A server that answers small requests but none of the flow's is too slow for it, unless nothing else is left.
-        let others = endpoint.answered.load(Ordering::Relaxed) > answered || endpoint.slots.waiting() == 0;
+        // A server that answers small requests but none of the flow's is too slow for it. One that did answer some has
+        // perhaps nothing else left to answer.
+        let others =
+            endpoint.answered.load(Ordering::Relaxed) > answered || (answered > 0 && endpoint.slots.waiting() == 0);
         drop(slot);
         if let Err(LlmError::Unavailable { label, .. }) = &mut result {
             if label == "timeout" && quick && others {
