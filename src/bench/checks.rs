@@ -74,10 +74,14 @@ fn figures(record: &Record) -> Vec<(String, Kind, f64)> {
     single.chain(by_stage).collect()
 }
 
+/// Whether a figure is negative or no number, which nothing measured is.
+pub(super) fn is_damaged(value: f64) -> bool {
+    !value.is_finite() || value < 0.0
+}
+
 /// The first figure that is negative or no number: the record is damaged. With its path.
 pub fn damage(record: &Record) -> Option<(String, f64)> {
-    let bad = |value: f64| !value.is_finite() || value < 0.0;
-    figures(record).into_iter().find(|(.., value)| bad(*value)).map(|(path, _, value)| (path, value))
+    figures(record).into_iter().find(|(.., value)| is_damaged(*value)).map(|(path, _, value)| (path, value))
 }
 
 /// Where the record contradicts itself or its documents, one sentence each: the field, what it says, and what it

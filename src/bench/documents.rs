@@ -6,6 +6,7 @@
 
 use thiserror::Error;
 
+use super::checks::is_damaged;
 use super::derive::rounded;
 use super::record::DocumentRow;
 
@@ -57,7 +58,7 @@ pub fn from_csv(file: &str, text: &str) -> Result<Vec<DocumentRow>, RowsError> {
     for row in &rows {
         let figures = [("work", Some(row.work)), ("minutes", Some(row.minutes)), ("gpu_hours", row.gpu_hours)];
         for (name, value) in figures {
-            if let Some(value) = value.filter(|value| !value.is_finite() || *value < 0.0) {
+            if let Some(value) = value.filter(|value| is_damaged(*value)) {
                 return Err(bad(format!("{name} of {} is {value}, negative or not a number", row.name)));
             }
         }

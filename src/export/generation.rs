@@ -91,8 +91,8 @@ impl Generation {
     /// Begins an export to `out`, which will write `names` there (files and folders at its top).
     ///
     /// # Errors
-    /// If another export to it is under way and goes on for half a minute, if something that no export wrote stands where one of `names` must, or if
-    /// the folder cannot be written.
+    /// If another export to it is under way and goes on for half a minute, if something that no export wrote stands
+    /// where one of `names` must, or if the folder cannot be written.
     pub fn begin(out: &Path, names: &[&str]) -> Result<Self, ExportError> {
         Self::begin_within(out, names, PATIENCE)
     }

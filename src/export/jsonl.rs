@@ -6,7 +6,7 @@ use super::encounters::Survey;
 use super::file::RowFile;
 use super::near_duplicates::NearDuplicates;
 use super::rows::{DeadRow, PairRow, RejectedRow, chunk_of, pair_id, pair_of};
-use super::{Export, ExportError, Exported, PAGE};
+use super::{Export, ExportError, Exported};
 use crate::model::payload::Document;
 use crate::model::record::Ending;
 use crate::model::{Payload, PayloadKind, StoreError};
@@ -86,18 +86,10 @@ fn near_duplicates(export: &Export<'_>, out: &Path) -> Result<NearDuplicates, Ex
     }
     let mut survey = Survey::new(&params, out)?;
     for at in export.plan.terminals() {
-        let producer = export.plan.key(at);
-        let mut after = None;
-        loop {
-            let page = export.store.outputs(&producer, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            for (key, output) in &page {
-                if let Some(pair) = pair_of(&output.payload) {
-                    survey.note(&pair_id(key, &output.payload), &pair.question, &pair.answer)?;
-                }
-            }
-        }
+        export.each_made(&export.plan.key(at), |key, payload| match pair_of(&payload) {
+            Some(pair) => survey.note(&pair_id(&key, &payload), &pair.question, &pair.answer),
+            None => Ok(()),
+        })?;
     }
     Ok(NearDuplicates::among(params, survey.end()?))
 }

@@ -150,20 +150,32 @@ impl Export<'_> {
 
     /// All documents, by name: the order of every file. Names are few beside everything else, so they are held.
     fn documents(&self) -> Result<Vec<Document>, StoreError> {
-        let source = Fingerprint::source().key();
         let mut documents = Vec::new();
-        let mut after: Option<ItemKey> = None;
-        loop {
-            let page = self.store.outputs(&source, after.as_ref(), PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            documents.extend(page.into_iter().filter_map(|(_, output)| match output.payload {
-                Payload::Document(document) => Some(document),
-                _ => None,
-            }));
-        }
+        self.each_made(&Fingerprint::source().key(), |_, payload| {
+            if let Payload::Document(document) = payload {
+                documents.push(document);
+            }
+            Ok::<(), StoreError>(())
+        })?;
         documents.sort_by(|a, b| (&a.name, a.sha256).cmp(&(&b.name, b.sha256)));
         Ok(documents)
+    }
+
+    /// Calls `each` with every output that `producer` made, in lineage order.
+    fn each_made<E: From<StoreError>>(
+        &self,
+        producer: &StageKey,
+        mut each: impl FnMut(ItemKey, Payload) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after: Option<ItemKey> = None;
+        loop {
+            let page = self.store.outputs(producer, after.as_ref(), PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, output) in page {
+                each(key, output.payload)?;
+            }
+        }
     }
 
     /// Calls `each` with every output that `producer` made of one document, in lineage order.

@@ -134,10 +134,11 @@ pub struct DeadRow {
 impl PairRow {
     /// The row of a pair, checked pair or scored pair; `None` for anything else. `id` is the pair's own.
     pub fn new(key: &ItemKey, payload: &Payload, context: String, run_id: &str) -> Option<Self> {
+        let id = pair_id(key, payload);
         match payload {
-            Payload::Pair(pair) => Some(Self::of_pair(&key.id.short(), pair, context, run_id)),
-            Payload::Verdict(verdict) => Some(Self::of_verdict(verdict, context, run_id)),
-            Payload::Score(scored) => Some(Self::of_score(scored, context, run_id)),
+            Payload::Pair(pair) => Some(Self::of_pair(&id, pair, context, run_id)),
+            Payload::Verdict(verdict) => Some(Self::of_verdict(&id, verdict, context, run_id)),
+            Payload::Score(scored) => Some(Self::of_score(&id, scored, context, run_id)),
             Payload::Document(_) | Payload::Pages(_) | Payload::Chunk(_) => None,
         }
     }
@@ -170,8 +171,8 @@ impl PairRow {
         }
     }
 
-    fn of_verdict(verdict: &Verdict, context: String, run_id: &str) -> Self {
-        let mut row = Self::of_pair(&verdict.pair_id.short(), &verdict.pair, context, run_id);
+    fn of_verdict(id: &str, verdict: &Verdict, context: String, run_id: &str) -> Self {
+        let mut row = Self::of_pair(id, &verdict.pair, context, run_id);
         row.citations = verdict
             .citations
             .iter()
@@ -193,8 +194,8 @@ impl PairRow {
         row
     }
 
-    fn of_score(scored: &Scored, context: String, run_id: &str) -> Self {
-        let mut row = Self::of_verdict(&scored.verdict, context, run_id);
+    fn of_score(id: &str, scored: &Scored, context: String, run_id: &str) -> Self {
+        let mut row = Self::of_verdict(id, &scored.verdict, context, run_id);
         let Scores { clarity, accuracy, relevance, overall } = scored.scores;
         row.scores = Some(ScoresRow { clarity, accuracy, relevance, overall, reason: scored.reason.clone() });
         row.judge_model = Some(scored.judge_model.clone());

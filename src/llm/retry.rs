@@ -1,7 +1,8 @@
 //! Waits out what is the world's fault: refused connections, overload, restarts, time-outs. The only user of backoff.
 //!
-//! Such faults never count against an item, but for those that are the request's own; a call is tried again until it is answered or the run stops. When
-//! nothing at all was answered for `give_up_after`, the run is asked to stop, everything kept.
+//! Such faults never count against an item, but for those that are the request's own; a call is tried again until it is
+//! answered or the run stops. When nothing at all was answered for `give_up_after`, the run is asked to stop, everything
+//! kept.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,7 +43,8 @@ pub struct RetryPolicy {
     pub longest: Duration,
     /// How long the endpoint may answer nothing at all before the run stops; `None` waits for ever.
     pub give_up_after: Option<Duration>,
-    /// So many time-outs of one request while its server answered others make it a dead letter; `None` never gives it up.
+    /// So many time-outs of one request while its server answered others make it a dead letter; `None`: it is never given
+    /// up.
     pub timeouts: Option<u32>,
 }
 

@@ -1,9 +1,9 @@
 //! Where items, answers, accounts and texts are kept.
 //!
 //! A state folder holds `db/` (the sled database), `identity.json` (which state this is and how far it got, to catch
-//! a database that opens empty), `epoch` (the same from commit to commit), `lease.json` and `lease/` (who may write), `texts/` (documents' Markdown by content)
-//! and, after damage, `damaged-<n>/` with what was set aside. After a take-over the database with its `identity.json`,
-//! `epoch` and `damaged-<n>/` is in `db-<n>/` instead.
+//! a database that opens empty), `epoch` (the same from commit to commit), `lease.json` and `lease/` (who may write),
+//! `texts/` (documents' Markdown by content) and, after damage, `damaged-<n>/` with what was set aside. After a take-over
+//! the database with its `identity.json`, `epoch` and `damaged-<n>/` is in `db-<n>/` instead.
 
 mod audit;
 mod block;

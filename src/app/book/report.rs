@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::sweep_report::Outcome;
 use super::{Outlook, files};
-use crate::app::Exit;
 use crate::app::export::print;
+use crate::app::{Exit, counted};
 use crate::bench::outlook::outlook;
 use crate::bench::report::{Report, notes};
 
@@ -60,8 +60,7 @@ pub(super) fn report(
             files::whole(path, &text)?;
         }
         let how = if same { "unchanged" } else { "written" };
-        let records = book.entries().len();
-        print(&format!("{}: {records} record{}, {how}", path.display(), if records == 1 { "" } else { "s" }));
+        print(&format!("{}: {}, {how}", path.display(), counted(book.entries().len() as u64, "record")));
     }
     Ok(Exit::Done)
 }

@@ -10,7 +10,8 @@ use crate::app::UsageError;
 use crate::export::dataset::each_row;
 use crate::export::rows::PairRow;
 
-/// The columns of a sheet; without `note` the notes given so far stay. Only `id`, the marks, `decision` and `note`, and `reviewer` where it is there, are read back.
+/// The columns of a sheet. Only `id`, the marks, `decision` and `note`, and `reviewer` where it is there, are read back;
+/// without `note` the notes given so far stay.
 const COLUMNS: [&str; 13] = [
     "reviewer",
     "id",
