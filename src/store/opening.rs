@@ -1,7 +1,7 @@
 //! Opening a state: checks before and after the database opens, so that damage is named and nothing is recreated.
 
 use std::collections::HashMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,10 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
         let (table, state) = opening.attempt(false).map_err(|failure| failure.error)?;
         return opening.finish(table, state);
     }
-    in_use(&folder)?;
+    // Before anything is touched.
+    if Database::is_in_use(&folder)? {
+        return Err(give_up(&folder, OpenFault::Locked));
+    }
     let precaution = Precaution::take(dir, &folder)?;
     let mut attempt = opening.attempt(false);
     if options.accept_loss && attempt.as_ref().is_err_and(|failure| failure.lost) {
@@ -91,17 +94,6 @@ pub(super) fn open(dir: &Path, options: OpenOptions) -> Result<(SledStore, Vec<S
             opening.put_back(&precaution)?;
             Err(failure.error)
         }
-    }
-}
-
-/// Refuses while another process has the database open, before anything is touched. Where the file system has no
-/// locks, the lease alone keeps others away.
-fn in_use(folder: &Path) -> Result<(), StoreError> {
-    let path = folder.join("db");
-    let file = File::open(&path).map_err(|e| io_error("cannot open", &path, &e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(give_up(folder, OpenFault::Locked)),
-        _ => Ok(()),
     }
 }
 

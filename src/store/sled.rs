@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -74,13 +74,36 @@ fn is_locked<F>(opened: &Result<::sled::Result<::sled::Db>, F>) -> bool {
     matches!(opened, Ok(Err(::sled::Error::Io(e))) if e.to_string().contains("could not acquire lock"))
 }
 
+/// Makes `attempt` until what it gives is not `locked`, for at most [`LOCK_PATIENCE`]; its last result.
+///
+/// The lock belongs to an open file, which a process that is being started by the one that just closed the database
+/// holds for a moment longer.
+fn until_unlocked<T>(mut attempt: impl FnMut() -> T, locked: impl Fn(&T) -> bool) -> T {
+    let began = Instant::now();
+    loop {
+        let result = attempt();
+        if !locked(&result) || began.elapsed() > LOCK_PATIENCE {
+            return result;
+        }
+        advance_reclamation();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 impl Database {
+    /// Whether another process has the database in the folder `dir` open, and still has it after a while. Where the file
+    /// system has no locks, it is not known, and this says no.
+    pub(super) fn is_in_use(dir: &Path) -> Result<bool, StoreError> {
+        let path = dir.join("db");
+        let file = File::open(&path).map_err(|e| io_error("cannot open", &path, &e))?;
+        Ok(until_unlocked(|| matches!(file.try_lock(), Err(TryLockError::WouldBlock)), |locked| *locked))
+    }
+
     /// Opens or creates the database in the folder `dir`, which must exist.
     pub(super) fn open(dir: &Path, cache_bytes: u64, limit: Duration) -> Result<Self, OpenFault> {
-        let began = Instant::now();
-        let opened = loop {
+        let attempt = || {
             let path = dir.to_owned();
-            let opened = guard::catch_within(limit, move || {
+            guard::catch_within(limit, move || {
                 // Without sled's background flusher nothing is written but by `apply`.
                 ::sled::Config::new()
                     .path(path)
@@ -88,15 +111,9 @@ impl Database {
                     .flush_every_ms(None)
                     .mode(::sled::Mode::LowSpace)
                     .open()
-            });
-            // The lock belongs to an open file, which a process that is being started by the one that just closed the
-            // database holds for a moment longer.
-            if !is_locked(&opened) || began.elapsed() > LOCK_PATIENCE {
-                break opened;
-            }
-            advance_reclamation();
-            std::thread::sleep(Duration::from_millis(20));
+            })
         };
+        let opened = until_unlocked(attempt, is_locked);
         let db = match opened {
             Ok(Ok(db)) => db,
             opened if is_locked(&opened) => return Err(OpenFault::Locked),

@@ -481,7 +481,9 @@ fn what_can_be_read_of_a_database_with_a_broken_page_is_saved() {
         assert!(dir.path().join("damaged-1/db/db").is_file());
         let after = store.audit().unwrap();
         assert!(after.damaged.iter().all(|d| d.detail.contains("it is missing")), "{:?}", after.damaged);
-        assert!(after.records > 1500 && after.records < audit.records + 2, "{} records", after.records);
+        // All that the audit could read is there, and nothing was made up.
+        assert_eq!(after.recounted, audit.recounted);
+        eprintln!("{} of {} records", after.records, audit.records);
         assert_eq!(after.recounted[&FIRST], store.counts(&FIRST).unwrap());
         // What was lost comes back when it is offered again.
         store.commit(&all).unwrap();
