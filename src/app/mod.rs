@@ -42,6 +42,8 @@ mod target;
 pub mod verify;
 mod watch;
 
+pub(crate) use crate::bench::text::{counted, grouped};
+
 /// What a command's exit code says. The numbers are a promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -94,24 +96,6 @@ pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
 /// The time in UTC, RFC 3339, to the second.
 pub(crate) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// A count with thin groups, as in `12,345`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// So many of something, as in `1 state` or `12,345 states`.
-pub(crate) fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 /// A duration in the two largest units, as in `2 h 5 min`.

@@ -177,17 +177,27 @@ impl Book {
         all.filter(|(_, other)| other.overlaps(covered)).collect()
     }
 
+    /// What records count of a state, each with its record's id.
+    pub fn of_state<'a>(&'a self, state_id: &'a str) -> impl Iterator<Item = (&'a str, &'a Covered)> {
+        let all =
+            self.entries.iter().flat_map(|e| e.record.covers.iter().map(|covered| (e.record.id.as_str(), covered)));
+        all.filter(move |(_, covered)| covered.state_id == state_id)
+    }
+
     /// The first attempt from `attempt` on with which a record of a state begins.
     pub fn covered_from(&self, state_id: &str, attempt: u64) -> Option<u64> {
-        let covers = self.entries.iter().flat_map(|entry| &entry.record.covers);
-        let begins = covers.filter(|covered| covered.state_id == state_id).map(|covered| covered.first_attempt);
-        begins.filter(|first| *first >= attempt).min()
+        self.of_state(state_id).map(|(_, covered)| covered.span().0).filter(|first| *first >= attempt).min()
     }
 
     /// Attempts of a state that records count: the last one's number.
     pub fn covered_until(&self, state_id: &str) -> u64 {
-        let covers = self.entries.iter().flat_map(|entry| &entry.record.covers);
-        covers.filter(|covered| covered.state_id == state_id).map(|covered| covered.last_attempt).max().unwrap_or(0)
+        self.of_state(state_id).map(|(_, covered)| covered.span().1).max().unwrap_or(0)
+    }
+
+    /// The book without the record of this id.
+    #[must_use]
+    pub fn without(&self, id: &str) -> Self {
+        Self { entries: self.entries.iter().filter(|entry| entry.record.id != id).cloned().collect() }
     }
 }
 
@@ -250,6 +260,23 @@ pub(crate) mod tests {
         let by: Vec<&str> = book.counting(&asked).into_iter().map(|(id, _)| id).collect();
         assert_eq!(by, ["b", "c"]);
         assert_eq!(book.counting(&Covered { state_id: "t".into(), ..asked }), []);
+        assert_eq!((book.covered_from("s", 4), book.without("c").covered_from("s", 4)), (Some(5), None));
+    }
+
+    #[test]
+    fn limits_the_wrong_way_round_hide_no_attempt() {
+        let of =
+            |first, last| Covered { state_id: "s".into(), state: "x".into(), first_attempt: first, last_attempt: last };
+        let mut entries = vec![entry("a", 5, 20.0, 1.0), entry("b", 20, 40.0, 2.0)];
+        entries[0].record.covers = vec![of(3, 1)];
+        entries[1].record.covers = vec![of(2, 4)];
+        let book = Book::new(entries);
+        assert_eq!(book.doubles(), BTreeMap::from([("b".to_owned(), "a".to_owned())]));
+        assert_eq!(book.without("b").covered_until("s"), 3);
+        assert_eq!(
+            [of(3, 1), of(0, 2), of(1, 0), of(2, 2)].map(|covered| covered.is_range()),
+            [false, false, false, true]
+        );
     }
 
     #[test]

@@ -88,7 +88,7 @@ fn refused(record: &Record) -> Option<Bottleneck> {
         record,
         format!("{}% of the items of `{stage}` were refused", number(*percent)),
         calls.map_or("model calls for pairs that nobody keeps".into(), |calls| {
-            format!("a share of {} model calls went into pairs that nobody keeps", super::text::grouped(calls))
+            format!("part of the {} model calls went into pairs that nobody keeps", super::text::grouped(calls))
         }),
         "the model's pairs break the rules of that stage: rejected.jsonl names the rule of each".into(),
     ))
@@ -173,10 +173,10 @@ fn skewed(entry: &Entry) -> Option<Bottleneck> {
 pub fn looked_at(entries: &[&Entry]) -> String {
     let all = totals(entries.iter().copied());
     format!(
-        "{} records: GPU utilisation below {BUSY}%, prefix cache below {}%, more than {REFUSED}% refused in a stage, \
+        "{}: GPU utilisation below {BUSY}%, prefix cache below {}%, more than {REFUSED}% refused in a stage, \
          more than one attempt, failed documents, processors above {FULL}%, a tenth of the documents with more than {}% \
          of the work",
-        all.records,
+        super::text::counted(all.records as u64, "record"),
         number(CACHED * 100.0),
         number(TOP_TENTH * 100.0)
     )
@@ -192,7 +192,7 @@ mod tests {
     fn a_run_without_trouble_has_no_bottleneck() {
         let quiet = entry("quiet", 40, 100.0, 10.0);
         assert_eq!(find(&[&quiet]), []);
-        assert!(looked_at(&[&quiet]).starts_with("1 records: GPU utilisation below 50%"));
+        assert!(looked_at(&[&quiet]).starts_with("1 record: GPU utilisation below 50%"));
     }
 
     #[test]

@@ -115,14 +115,14 @@ const FIGURES: [Figure; 13] = [
     },
     Figure { label: "pairs a document", path: "results.qa_pairs_generated", of: |s| s.totals.pairs_per_pdf() },
     Figure { label: "GPU-hours an accepted pair", path: "results.gpu_hours", of: |s| s.totals.gpu_hours_per_pair() },
-    Figure { label: "prefix cache hit rate", path: "results.tokens.cached", of: |s| s.hit_rate() },
+    Figure { label: "prefix cache hits (share)", path: "results.tokens.cached", of: |s| s.hit_rate() },
     Figure {
         label: "mean overall mark",
         path: "quality.avg_overall_score",
         of: |s| pooled_by_sample(&s.entries, |e| e.record.quality.avg_overall_score),
     },
     Figure {
-        label: "acceptance",
+        label: "acceptance (share)",
         path: "quality.overall_acceptance_rate",
         of: |s| pooled_by_sample(&s.entries, |e| e.record.quality.overall_acceptance_rate),
     },

@@ -56,7 +56,7 @@ fn count(n: Option<u64>) -> Option<f64> {
     n.map(|n| n as f64)
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule {
         path: "results.gpu_hours",
         how: "total_time_minutes / 60 × gpu_count",
@@ -99,6 +99,12 @@ const RULES: [Rule; 7] = [
         field: |r| &mut r.results.prefix_cache_hit_rate,
         derive: |r| ratio(count(r.results.tokens.cached), count(r.results.tokens.prompt)),
     },
+    Rule {
+        path: "results.error_rates.documents_percent",
+        how: "pdfs_failed × 100 / pdfs_processed",
+        field: |r| &mut r.results.error_rates.documents_percent,
+        derive: |r| ratio(count(r.dataset.pdfs_failed).map(|n| n * 100.0), count(r.dataset.pdfs_processed)),
+    },
 ];
 
 /// Fills what follows from what is there. GPU-hours are never filled: whether GPUs were held all the time is not
@@ -109,6 +115,16 @@ pub fn complete(record: &mut Record) {
             *(rule.field)(record) = (rule.derive)(record).map(rounded);
         }
     }
+}
+
+/// As a part: figures that differ by less agree. People round.
+pub(super) const AGREES: f64 = 0.01;
+
+/// Half a unit of the last digit with which a figure is written: it may have been rounded by so much.
+pub(super) fn half_digit(figure: f64) -> f64 {
+    let text = format!("{figure}");
+    let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len().min(300) as u32);
+    0.5 * 10_f64.powf(-f64::from(decimals)) * 1.000_001
 }
 
 /// Where figures of a record do not follow from its others. People round: half a unit of the last digit that the
@@ -124,9 +140,7 @@ pub fn disagreements(record: &Record) -> Vec<Disagreement> {
         }
         let mut copy = record.clone();
         if let (Some(recorded), Some(derived)) = (*(rule.field)(&mut copy), (rule.derive)(record)) {
-            let text = format!("{recorded}");
-            let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len().min(300) as u32);
-            let allowed = (0.5 * 10_f64.powf(-f64::from(decimals)) * 1.000_001).max(derived.abs() * 0.01);
+            let allowed = half_digit(recorded).max(derived.abs() * AGREES);
             if (recorded - derived).abs() > allowed {
                 found.push(Disagreement { path: rule.path, recorded, derived, rule: rule.how });
             }

@@ -158,7 +158,7 @@ fn budget_rule(worst: BudgetState, budget: Option<&BudgetFigures>) -> Finding {
     };
     let state = BudgetState::of(whole.expected, budget.gpu_hours, budget.warn_at);
     let interval = whole.projection.map_or_else(
-        || "no interval: single documents are not known".to_owned(),
+        || format!("no interval: {}", super::outlook::no_interval()),
         |p| format!("{} to {}", number(p.low), number(p.high)),
     );
     Finding {

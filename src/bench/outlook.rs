@@ -7,7 +7,7 @@
 use super::book::{Book, Entry, totals};
 use super::documents;
 use super::record::Environment;
-use crate::model::projection::{BudgetState, Projection, project};
+use crate::model::projection::{BudgetState, LEAST_DOCUMENTS, Projection, project};
 
 /// Decides the resampling; the same records give the same intervals.
 const SEED: u64 = 42;
@@ -65,6 +65,11 @@ pub struct Outlook {
     pub reason: Option<String>,
 }
 
+/// Why a projection has no interval though its GPU-hours are known.
+pub fn no_interval() -> String {
+    format!("single documents are not known, or fewer than {LEAST_DOCUMENTS} ended")
+}
+
 /// GPU-hours that `documents` more documents take, if they are like those of `entries`.
 pub fn plan(entries: &[&Entry], documents: u64, overhead: f64) -> Option<Planned> {
     let average = totals(entries.iter().copied()).gpu_hours_per_pdf()?;
@@ -110,8 +115,10 @@ pub fn outlook(book: &Book, question: Question) -> Outlook {
         whole.zip(question.budget).map(|(whole, budget)| BudgetState::of(whole.expected, budget, question.warn_at));
     let reason = if documents.is_none() {
         Some("how many documents the whole corpus has is not known: give --documents".to_owned())
-    } else if rest.is_none() || used.is_none() {
+    } else if used.is_none() {
         Some("GPU-hours are not known of every record".to_owned())
+    } else if rest.is_none() {
+        Some("no document has ended where the work was last, or a record does not say how many".to_owned())
     } else {
         None
     };
@@ -204,5 +211,7 @@ mod tests {
         let found = outlook(&Book::new(vec![one]), QUESTION);
         assert_eq!((found.whole, found.state), (None, None));
         assert!(found.reason.unwrap().contains("GPU-hours"));
+        let found = outlook(&Book::new(vec![entry("none", 0, 1.0, 0.1)]), QUESTION);
+        assert!(found.reason.unwrap().contains("no document has ended"));
     }
 }

@@ -69,12 +69,20 @@ pub struct Covered {
 }
 
 impl Covered {
-    /// Whether both count an attempt of the same state.
+    /// Whether it says which attempts it counts: they are numbered from 1, and the last is not below the first.
+    pub fn is_range(&self) -> bool {
+        (1..=self.last_attempt).contains(&self.first_attempt)
+    }
+
+    /// All attempts that it may count, from the first to the last, whichever of its limits is the lower one.
+    pub fn span(&self) -> (u64, u64) {
+        (self.first_attempt.min(self.last_attempt), self.first_attempt.max(self.last_attempt))
+    }
+
+    /// Whether both count, or may count, an attempt of the same state.
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.state_id == other.state_id
-            && !self.state_id.is_empty()
-            && self.first_attempt <= other.last_attempt
-            && other.first_attempt <= self.last_attempt
+        let ((first, last), (other_first, other_last)) = (self.span(), other.span());
+        self.state_id == other.state_id && !self.state_id.is_empty() && first <= other_last && other_first <= last
     }
 }
 

@@ -118,10 +118,23 @@ impl Default for Allowed {
     }
 }
 
+/// What became worse, and what cannot be said of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Degradations {
+    /// What became worse.
+    pub found: Vec<Degradation>,
+    /// Figures that no batch could be compared by.
+    pub not_compared: Vec<&'static str>,
+}
+
+/// Figures by which batches are compared.
+pub const COMPARED: [&str; 3] = ["minutes a document", "mean overall mark", "acceptance"];
+
 /// What became worse from batch to batch, `entries` being in order. Speed is compared within one environment,
 /// quality over all.
-pub fn degradations(entries: &[&Entry], allowed: Allowed) -> Vec<Degradation> {
+pub fn degradations(entries: &[&Entry], allowed: Allowed) -> Degradations {
     let mut found = Vec::new();
+    let mut not_compared = COMPARED.to_vec();
     for (at, entry) in entries.iter().enumerate() {
         let record = &entry.record;
         if record.dataset.pdfs_processed.is_none_or(|n| n < LEAST_DOCUMENTS) {
@@ -133,33 +146,28 @@ pub fn degradations(entries: &[&Entry], allowed: Allowed) -> Vec<Degradation> {
             .filter(|e| e.record.dataset.pdfs_processed.is_some_and(|n| n >= LEAST_DOCUMENTS))
             .collect();
         let mut note = |what, before: Option<f64>, after: Option<f64>, worse: &dyn Fn(f64, f64) -> bool| {
-            if let (Some(before), Some(after)) = (before, after)
-                && worse(before, after)
-            {
+            let (Some(before), Some(after)) = (before, after) else { return };
+            not_compared.retain(|figure| *figure != what);
+            if worse(before, after) {
                 found.push(Degradation { id: record.id.clone(), what, before, after });
             }
         };
         let alike = before.iter().copied().filter(|e| e.record.environment == record.environment);
         let speed = super::book::totals(alike).minutes_per_pdf();
         let slower = |b: f64, a: f64| a > b * (1.0 + allowed.slower);
-        note("minutes a document", speed, record.results.avg_time_per_pdf_minutes, &slower);
+        note(COMPARED[0], speed, record.results.avg_time_per_pdf_minutes, &slower);
         let pooled = |of: fn(&Entry) -> Option<f64>| pooled_by_sample(&before, of);
         let lower = |b: f64, a: f64| b - a > allowed.marks;
-        note(
-            "mean overall mark",
-            pooled(|e| e.record.quality.avg_overall_score),
-            record.quality.avg_overall_score,
-            &lower,
-        );
+        note(COMPARED[1], pooled(|e| e.record.quality.avg_overall_score), record.quality.avg_overall_score, &lower);
         let fewer = |b: f64, a: f64| b - a > allowed.acceptance;
         note(
-            "acceptance",
+            COMPARED[2],
             pooled(|e| e.record.quality.overall_acceptance_rate),
             record.quality.overall_acceptance_rate,
             &fewer,
         );
     }
-    found
+    Degradations { found, not_compared }
 }
 
 /// The mean of a figure of quality over records, weighted by their samples; records without it are left out.
@@ -220,7 +228,8 @@ mod tests {
             entry.record.quality.overall_acceptance_rate = Some(acceptance);
         }
         let refs: Vec<&Entry> = entries.iter().collect();
-        let found = degradations(&refs, Allowed::default());
+        let Degradations { found, not_compared } = degradations(&refs, Allowed::default());
+        assert_eq!(not_compared, Vec::<&str>::new());
         let shown: Vec<String> =
             found.iter().map(|d| format!("{} {} {:.3} {:.3}", d.id, d.what, d.before, d.after)).collect();
         // 4.5 and 4.4 weighted 8 to 16 are 4.433.
@@ -228,5 +237,8 @@ mod tests {
             shown,
             ["c minutes a document 2.000 2.812", "c mean overall mark 4.433 4.100", "c acceptance 0.900 0.800"]
         );
+        // One batch, and one too small: nothing was compared, which is not the same as nothing became worse.
+        let few = degradations(&[refs[0], refs[3]], Allowed::default());
+        assert_eq!(few, Degradations { found: vec![], not_compared: COMPARED.to_vec() });
     }
 }

@@ -138,6 +138,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// So many of something, as in `1 state` or `12,345 states`.
+pub fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

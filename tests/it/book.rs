@@ -265,6 +265,51 @@ fn attempts_that_a_record_counts_already_are_named() {
 }
 
 #[test]
+fn a_record_that_does_not_say_what_it_counts_is_not_counted_on_from() {
+    let place = Place::new();
+    let server = Server::start(&["--slots", "8", "--latency-ms", "0"]);
+    place.corpus(2, 1);
+    let config = place.config(&server, 8);
+    run(&place, &config, &["--bench", "first"], 0);
+    place.corpus(3, 1);
+    run(&place, &config, &[], 0);
+    let said = |args: &[&str], code: i32| {
+        let output = output(&mut qaflow(&place.path(""), args));
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {err}");
+        err
+    };
+    let first = place.path("benchmarks/first.yaml");
+    let sound = std::fs::read_to_string(&first).unwrap();
+    for (last, odd) in [("0", "covers.last_attempt of state is 0, but covers.first_attempt is 1"), ("9", "")] {
+        std::fs::write(&first, sound.replace("last_attempt: 1", &format!("last_attempt: {last}"))).unwrap();
+        let err = said(&["bench", "record", "--state", "state"], 2);
+        let why = format!("benchmarks/first.yaml counts attempts 1 to {last} of state, which has had 2 attempts");
+        assert!(err.contains(&why) && err.contains("--id first --replace") && err.contains(odd), "{err}");
+        // A report is made all the same.
+        said(&["bench", "report"], 0);
+        let page = std::fs::read_to_string(place.path("BENCHMARKS.md")).unwrap();
+        assert!(odd.is_empty() || page.contains(&format!("**Does not agree:** {odd}")), "{page}");
+    }
+    // What people set is followed by what follows from it.
+    let set = "results.gpu_hours=3";
+    let err = said(
+        &["bench", "record", "--state", "state", "--from-attempt", "2", "--id", "second", "--set", set],
+        0,
+    );
+    assert!(!err.contains("second: "), "{err}");
+    let second = shown(&place, "second");
+    assert_eq!((&second["covers"][0]["first_attempt"], &second["results"]["attempts"]), (&2.into(), &1.into()));
+    assert_eq!(second["results"]["gpu_hours_per_pdf"].as_f64(), Some(3.0));
+    said(&["bench", "record", "--state", "state", "--id", "first", "--replace", "--from-attempt", "1"], 0);
+    assert_eq!(shown(&place, "first")["covers"][0]["last_attempt"], 1);
+    // A record in a file of another name keeps its name.
+    std::fs::rename(&first, place.path("benchmarks/moved.yaml")).unwrap();
+    let err = said(&["bench", "record", "--state", "state", "--from-attempt", "1", "--id", "first"], 2);
+    assert!(err.contains("rename that file to first.yaml"), "{err}");
+}
+
+#[test]
 fn contradictions_are_named_and_shown_beside_the_record_and_damage_is_refused() {
     let place = Place::new();
     let root = place.path("");
@@ -278,7 +323,7 @@ fn contradictions_are_named_and_shown_beside_the_record_and_damage_is_refused() 
         std::fs::write(&file, text).unwrap();
     };
     let report = ["bench", "report", "--documents", "1100", "--budget", "1000"];
-    write(&[("gpu_hours: 2.9", "gpu_hours: 5.8")]);
+    write(&[("gpu_hours: 2.9", "gpu_hours: 5.8"), ("date: 2025-", "date: 2199-")]);
     std::fs::write(place.path("benchmarks/NOTES.md"), "# Lessons\n\n```sh\n# all of it\n").unwrap();
     for (args, code) in
         [(&report[..], 0), (&["bench", "show"], 0), (&["bench", "gate", "--documents", "1100", "--budget", "9"], 4)]
@@ -289,6 +334,8 @@ fn contradictions_are_named_and_shown_beside_the_record_and_damage_is_refused() 
         let wanted =
             "benchmarks/hand.yaml: results.gpu_hours_per_pdf is 0.29, but gpu_hours / pdfs_processed gives 0.58";
         assert!(said.contains(wanted), "{args:?}: {said}");
+        assert!(said.contains("benchmarks/hand.yaml: id is local_test_2025-11-04_001, but the file is called hand"), "{said}");
+        assert!(said.contains("benchmarks/hand.yaml: date is 2199-11-04, but today is "), "{said}");
         assert_eq!(said.contains("benchmarks/NOTES.md:3: this code block is never closed"), args == report, "{said}");
     }
     let page = std::fs::read_to_string(place.path("BENCHMARKS.md")).unwrap();

@@ -9,6 +9,7 @@ mod sweep;
 mod bad_input;
 mod bench;
 mod book;
+mod book_example;
 mod browser;
 mod checks;
 mod command_line;

@@ -225,10 +225,10 @@ fn totals(page: &str, records: &[Recorded]) {
         ("mean accuracy", "quality.avg_accuracy_score"),
         ("mean relevance", "quality.avg_relevance_score"),
         ("mean overall mark", "quality.avg_overall_score"),
-        ("acceptance", "quality.overall_acceptance_rate"),
     ] {
         same(&value(name), weighted(records, path));
     }
+    same(&value("acceptance"), weighted(records, "quality.overall_acceptance_rate") * 100.0);
 }
 
 /// A mean of quality over records by their samples.
@@ -309,7 +309,7 @@ fn comparison(page: &str, records: &[Recorded]) {
     check("most GPU memory (GB)", &|side| most(side, "results.max_gpu_memory_gb"));
     check("pairs a document", &|side| ratio(side, "results.qa_pairs_generated", pdfs));
     check("GPU-hours an accepted pair", &|side| ratio(side, hours, "results.qa_pairs_generated"));
-    check("prefix cache hit rate", &|side| ratio(side, "results.tokens.cached", "results.tokens.prompt"));
+    check("prefix cache hits (share)", &|side| ratio(side, "results.tokens.cached", "results.tokens.prompt"));
     let aws = row(&rows, "figure", "USD a document at AWS p4d.24xlarge");
     same(&aws["cluster"], 4.0 * ratio(&cluster, hours, pdfs));
 }

@@ -422,7 +422,10 @@ fn issues(parts: &Parts<'_>, all: &[&AttemptRecord]) -> Issues {
     let (done, failed) = parts.found.ended();
     if failed as f64 > parts.plan.max_failure_ratio * done as f64 {
         list.push(Issue {
-            what: format!("more documents failed than max_failure_ratio ({}) allows", parts.plan.max_failure_ratio),
+            what: format!(
+                "more of the documents that ended here failed ({failed} of {done}) than max_failure_ratio ({}) allows",
+                parts.plan.max_failure_ratio
+            ),
             count: failed,
             critical: true,
             examples: Vec::new(),

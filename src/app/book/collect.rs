@@ -219,8 +219,8 @@ fn without_digits(text: &str) -> String {
     for c in text.chars() {
         if !c.is_ascii_digit() {
             kind.push(c);
-        } else if !kind.ends_with('N') {
-            kind.push('N');
+        } else if !kind.ends_with('…') {
+            kind.push('…');
         }
     }
     kind
@@ -266,8 +266,8 @@ mod tests {
 
     #[test]
     fn warnings_that_differ_in_numbers_are_one_kind() {
-        assert_eq!(without_digits("page 12 has no text"), "page N has no text");
-        assert_eq!(without_digits("pages 3, 14 and 5"), "pages N, N and N");
+        assert_eq!(without_digits("page 12 has no text"), "page … has no text");
+        assert_eq!(without_digits("pages 3, 14 and 5"), "pages …, … and …");
     }
 
     #[test]

@@ -21,13 +21,17 @@ pub(super) struct Asked {
 pub(super) fn asked(outlook: &Outlook) -> anyhow::Result<Asked> {
     let mut asked = Asked {
         rules: Rules::default(),
-        rules_from: "the project's targets, since no configuration was named".into(),
+        rules_from: "the default rules, since no configuration was named".into(),
         question: Question { documents: outlook.documents, budget: None, warn_at: WARN_AT, overhead: OVERHEAD },
     };
     if let Some(file) = &outlook.config {
         let run = build::load(file, &outlook.set)?.run;
         asked.rules = run.gate.clone();
-        asked.rules_from = format!("`gate` in {}", file.display());
+        asked.rules_from = if asked.rules == Rules::default() {
+            format!("the default rules, since `gate` in {} sets no others", file.display())
+        } else {
+            format!("the rules of `gate` in {}, and the default ones for what it does not set", file.display())
+        };
         if let Some(budget) = run.budget {
             asked.question.budget = Some(budget.gpu_hours);
             asked.question.warn_at = budget.warn_at;
@@ -91,7 +95,7 @@ pub(super) fn gate(dir: &Path, options: &Outlook, id: Option<&str>, json: bool) 
         print(&serde_json::to_string(&decision)?);
     } else {
         let word = if decision.go { "GO" } else { "NO-GO" };
-        print(&format!("{word} after {}, by the rules of {}\n", decision.id, asked.rules_from));
+        print(&format!("{word} after {}, by {}\n", decision.id, asked.rules_from));
         print(report::findings(&decision).markdown().trim_end());
     }
     Ok(if decision.go { Exit::Done } else { Exit::NoGo })

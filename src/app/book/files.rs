@@ -27,6 +27,7 @@ pub(super) fn load(dir: &Path) -> anyhow::Result<Book> {
     paths.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
     paths.sort();
     let mut entries: Vec<Entry> = Vec::new();
+    let mut files: Vec<PathBuf> = Vec::new();
     for path in paths {
         let Some(entry) = read(&path)? else { continue };
         if let Some(twin) = entries.iter().find(|other| other.record.id == entry.record.id) {
@@ -39,8 +40,27 @@ pub(super) fn load(dir: &Path) -> anyhow::Result<Book> {
             .into());
         }
         entries.push(entry);
+        files.push(path);
     }
-    Ok(Book::new(entries))
+    let book = Book::new(entries.clone());
+    for (path, entry) in files.iter().zip(&entries) {
+        name_contradictions(&book, path, entry);
+    }
+    Ok(book)
+}
+
+/// Says where a record contradicts itself, its documents, the other records, its file's name or the clock.
+fn name_contradictions(book: &Book, path: &Path, entry: &Entry) {
+    let (file, id) = (path.display(), &entry.record.id);
+    if let Some(name) = path.file_stem().map(|stem| stem.to_string_lossy()).filter(|name| name != id) {
+        tracing::warn!(
+            "{file}: id is {id}, but the file is called {name}: rename the file to {id}.yaml, or correct the id"
+        );
+    }
+    let future = checks::in_future(&entry.record, &crate::app::now()[..10]);
+    for contradiction in checks::in_book(book, entry).into_iter().chain(future) {
+        tracing::warn!("{file}: {contradiction}");
+    }
 }
 
 /// The records of a folder, at least one.
@@ -74,11 +94,7 @@ fn read(path: &Path) -> anyhow::Result<Option<Entry>> {
         Some(name) => read_documents(&path.with_file_name(name))?,
         None => Vec::new(),
     };
-    let entry = Entry { record: read.record, documents };
-    for contradiction in checks::contradictions(&entry) {
-        tracing::warn!("{file}: {contradiction}");
-    }
-    Ok(Some(entry))
+    Ok(Some(Entry { record: read.record, documents }))
 }
 
 fn read_documents(path: &Path) -> anyhow::Result<Vec<DocumentRow>> {

@@ -10,7 +10,7 @@ use crate::bench::html::figures::{self, BatchValue, BurnDown};
 use crate::bench::html::{Figure, Headline, Page, Section};
 use crate::bench::outlook::Outlook;
 use crate::bench::record::Environment;
-use crate::bench::text::{grouped, number};
+use crate::bench::text::{counted, grouped, number};
 
 /// The histories of at most so many records are shown, the last ones.
 const MOST_HISTORIES: usize = 6;
@@ -83,9 +83,10 @@ pub(super) fn page(dir: &Path, book: &Book, outlook: &Outlook, sweeps: &[Outcome
 
 fn subtitle(book: &Book) -> String {
     let dates: Vec<&str> = book.entries().iter().map(|entry| entry.record.date.as_str()).collect();
+    let records = counted(dates.len() as u64, "record");
     match (dates.first(), dates.last()) {
-        (Some(first), Some(last)) if first == last => format!("{} records of {first}", dates.len()),
-        (Some(first), Some(last)) => format!("{} records, {first} to {last}", dates.len()),
+        (Some(first), Some(last)) if first == last => format!("{records} of {first}"),
+        (Some(first), Some(last)) => format!("{records}, {first} to {last}"),
         _ => "No record yet: `qaflow bench record` makes one of a run.".into(),
     }
 }

@@ -12,13 +12,13 @@ use super::files;
 use crate::app::export::print;
 use crate::app::state::{State, StateOptions, host};
 use crate::app::states::select;
-use crate::app::{Exit, UsageError};
+use crate::app::{Exit, UsageError, counted};
 use crate::bench::book::{Book, Entry};
 use crate::bench::checks;
-use crate::bench::derive::QualityTargets;
+use crate::bench::derive::{QualityTargets, complete};
 use crate::bench::ladder::Ladder;
 use crate::bench::record::{Covered, Experiment, Quality, RatedBy, Record, Rung};
-use crate::bench::yaml;
+use crate::bench::{documents, yaml};
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::sources::discover;
@@ -115,13 +115,15 @@ pub async fn record(args: &RecordArgs) -> anyhow::Result<Exit> {
 /// # Errors
 /// As [`record`].
 pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<()> {
-    let book = files::load(&args.dir)?;
+    let whole = files::load(&args.dir)?;
+    check_file(args, &whole)?;
     let first = states.first().ok_or_else(|| UsageError("no state is given".into()))?;
     let plan = first.plan()?;
     let manifest = args.manifest.clone().or_else(|| plan.config["manifest"].as_str().map(PathBuf::from));
     let rung = manifest.as_deref().map(rung_of).transpose()?.flatten();
     let listed = manifest.as_deref().filter(|_| rung.is_some()).and_then(Listed::of);
-    let replaced = args.id.as_deref().filter(|_| args.replace).and_then(|id| book.exactly(id));
+    let replaced = args.id.as_deref().filter(|_| args.replace).and_then(|id| whole.exactly(id));
+    let book = replaced.map_or_else(|| whole.clone(), |entry| whole.without(&entry.record.id));
     let mut found = Found::default();
     let (mut covers, mut attempts) = (Vec::new(), Vec::new());
     let mut before = BTreeSet::new();
@@ -136,13 +138,16 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
             .into());
         }
         let identity = Identity::load(&state.dir)?.map(|identity| identity.state).unwrap_or_default();
+        if args.from_attempt.is_none() && args.experiment.is_none() {
+            check_counted(&whole, &args.dir, &identity, state)?;
+        }
         let again = replaced.and_then(|entry| entry.record.covers.iter().find(|c| c.state_id == identity));
         let from = args
             .from_attempt
             .or_else(|| again.map(|covered| covered.first_attempt))
-            .unwrap_or_else(|| book.covered_until(&identity) + 1);
+            .unwrap_or_else(|| book.covered_until(&identity).saturating_add(1));
         // Written anew, a record ends where the next one begins.
-        let next = again.and_then(|again| book.covered_from(&identity, again.last_attempt + 1));
+        let next = again.and_then(|again| book.covered_from(&identity, again.span().1.saturating_add(1)));
         let last = next.map_or(state.attempts()?, |next| next - 1);
         let covered = Covered {
             state_id: identity,
@@ -150,17 +155,17 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
             first_attempt: from,
             last_attempt: last,
         };
-        let counted = counted_elsewhere(&book, &covered);
+        let elsewhere = counted_elsewhere(&book, &covered);
         if from <= last {
             if args.experiment.is_none() {
-                warn_of_doubles(&book, &covered, replaced);
+                warn_of_doubles(&book, &covered);
             }
             covers.push(covered);
         }
         let all = crate::app::ledger::attempts(state.store.as_ref())?;
         attempts.push(all.into_iter().filter(|attempt| (from..=last).contains(&attempt.number)).collect());
-        collect(state, &own, &counted, |document| listed.as_ref().is_none_or(|l| l.holds(document)), &mut found)?;
-        before.extend(counted.before);
+        collect(state, &own, &elsewhere, |document| listed.as_ref().is_none_or(|l| l.holds(document)), &mut found)?;
+        before.extend(elsewhere.before);
     }
     if covers.is_empty() {
         return Err(UsageError(format!(
@@ -189,7 +194,7 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     }
     record.id = match &args.id {
         Some(id) => id.clone(),
-        None => free_name(&args.dir, &record, args.describe.as_deref()),
+        None => free_name(&args.dir, &book, &record, args.describe.as_deref()),
     };
     if !found.rows.is_empty() {
         record.dataset.documents_file = Some(format!("{}{}", record.id, files::DOCUMENTS_SUFFIX));
@@ -204,12 +209,15 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
         }
         record.experiment = Some(experiment.clone());
     }
+    // What follows from what people set.
+    complete(&mut record);
+    documents::share_out(&mut found.rows, record.results.total_time_minutes.unwrap_or(0.0), record.results.gpu_hours);
     yaml::fill(&mut record);
     if let Some((path, value)) = checks::damage(&record) {
         return Err(UsageError(format!("{path} would be {value}: give a number from 0 up with --set")).into());
     }
     let entry = Entry { record, documents: found.rows };
-    for contradiction in checks::contradictions(&entry) {
+    for contradiction in checks::in_book(&book, &entry) {
         tracing::warn!("{}: {contradiction}", entry.record.id);
     }
     let record = entry.record;
@@ -232,9 +240,10 @@ fn counted_elsewhere(book: &Book, covered: &Covered) -> Counted {
     let mut counted = Counted::default();
     for entry in book.entries() {
         for other in entry.record.covers.iter().filter(|other| other.state_id == covered.state_id) {
-            let documents = if other.last_attempt < covered.first_attempt {
+            let (first, last) = other.span();
+            let documents = if last < covered.first_attempt {
                 &mut counted.before
-            } else if other.first_attempt > covered.last_attempt {
+            } else if first > covered.last_attempt {
                 &mut counted.after
             } else {
                 continue;
@@ -246,14 +255,42 @@ fn counted_elsewhere(book: &Book, covered: &Covered) -> Counted {
     counted
 }
 
-/// Says which records count the same attempts, but that which is written anew.
-fn warn_of_doubles(book: &Book, covered: &Covered, replaced: Option<&Entry>) {
+/// Refuses a name that a record has which lies in a file of another name: two records would be called so.
+fn check_file(args: &RecordArgs, book: &Book) -> anyhow::Result<()> {
+    let Some(id) = args.id.as_deref().filter(|id| book.exactly(id).is_some()) else { return Ok(()) };
+    if args.dir.join(format!("{id}.yaml")).exists() {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "a record of {} is called {id}, but its file is not: rename that file to {id}.yaml, or give another --id",
+        args.dir.display()
+    ))
+    .into())
+}
+
+/// Refuses to count on where a record does not say which attempts of the state it counts, or counts attempts that
+/// there have not been: others would be counted twice, or never.
+fn check_counted(book: &Book, dir: &Path, identity: &str, state: &State) -> anyhow::Result<()> {
+    let attempts = state.attempts()?;
+    let odd = book.of_state(identity).find(|(_, covered)| !covered.is_range() || covered.last_attempt > attempts);
+    let Some((id, covered)) = odd else { return Ok(()) };
+    Err(UsageError(format!(
+        "{} counts attempts {} to {} of {}, which has had {}: correct `covers` there, or say with --from-attempt from \
+         which attempt to count (with --id {id} --replace, to write that record anew)",
+        dir.join(format!("{id}.yaml")).display(),
+        covered.first_attempt,
+        covered.last_attempt,
+        state.dir.display(),
+        counted(attempts, "attempt"),
+    ))
+    .into())
+}
+
+/// Says which records count the same attempts.
+fn warn_of_doubles(book: &Book, covered: &Covered) {
     for (id, other) in book.counting(covered) {
-        if replaced.is_some_and(|entry| entry.record.id == id) {
-            continue;
-        }
-        let (first, last) =
-            (covered.first_attempt.max(other.first_attempt), covered.last_attempt.min(other.last_attempt));
+        let (first, last) = other.span();
+        let (first, last) = (covered.first_attempt.max(first), covered.last_attempt.min(last));
         let of = &covered.state;
         let which = if first == last {
             format!("attempt {first} of {of} is")
@@ -355,7 +392,7 @@ async fn serving(plan: &Plan) -> Result<String, String> {
 }
 
 /// `<environment>_<description>_<date>_<number>`, the first that is free.
-fn free_name(dir: &Path, record: &Record, describe: Option<&str>) -> String {
+fn free_name(dir: &Path, book: &Book, record: &Record, describe: Option<&str>) -> String {
     let environment = record.environment.map_or("local", crate::bench::record::Environment::as_str);
     let rung = record.rung.as_ref().map(|rung| rung.name.as_str());
     let description = describe.or(rung).unwrap_or("run");
@@ -363,7 +400,7 @@ fn free_name(dir: &Path, record: &Record, describe: Option<&str>) -> String {
     let mut number = 1_u32;
     loop {
         let id = format!("{stem}_{number:03}");
-        if !dir.join(format!("{id}.yaml")).exists() {
+        if !dir.join(format!("{id}.yaml")).exists() && book.exactly(&id).is_none() {
             return id;
         }
         number += 1;

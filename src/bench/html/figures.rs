@@ -233,7 +233,7 @@ pub fn score_distribution(id: &str, counts: &BTreeMap<String, [u64; 5]>) -> Figu
         let points = counts.iter().enumerate().map(|(at, n)| Point::at(at as f64, 100.0 * *n as f64 / all as f64));
         made.series.push(Series { name: name.clone(), shape: Shape::Bars, points: points.collect() });
     }
-    Figure::or(made, "No pair was scored.")
+    Figure::or(made, "No record says how often each mark was given.")
 }
 
 /// A value of each batch with its interval.

@@ -6,11 +6,14 @@ use super::Report;
 use super::rungs::{issues, reason};
 use crate::bench::book::{Entry, totals};
 use crate::bench::bottlenecks;
-use crate::bench::checks::contradictions;
+use crate::bench::checks;
 use crate::bench::compare::{self, Side};
-use crate::bench::record::{Environment, RatedBy};
-use crate::bench::scaling::{Allowed, Slope, Trend, degradations, pooled_by_sample, slope};
-use crate::bench::text::{Table, escaped, number};
+use crate::bench::record::{Environment, RatedBy, Record};
+use crate::bench::scaling::{Allowed, COMPARED, LEAST_DOCUMENTS, Slope, Trend, degradations, pooled_by_sample, slope};
+use crate::bench::text::{Table, counted, escaped, grouped, number};
+
+/// The figure that is a share.
+const ACCEPTANCE: &str = "quality.overall_acceptance_rate";
 
 /// A figure of a record.
 type Of = fn(&Entry) -> Option<f64>;
@@ -24,7 +27,7 @@ pub(super) fn key(report: &Report<'_>) -> String {
     }
     let why = |path: &'static str| move |work: &[&Entry]| missing(work, path);
     let mut table = Table::new(&["metric", "value", "over"]);
-    let over = format!("{} records", sums.records);
+    let over = counted(sums.records as u64, "record");
     let rows: [(&str, Option<f64>, &'static str); 9] = [
         ("documents processed", sums.pdfs.map(|n| n as f64), "dataset.pdfs_processed"),
         ("documents failed", sums.failed.map(|n| n as f64), "dataset.pdfs_failed"),
@@ -52,20 +55,25 @@ pub(super) fn key(report: &Report<'_>) -> String {
         ("mean accuracy", |e| e.record.quality.avg_accuracy_score, "quality.avg_accuracy_score"),
         ("mean relevance", |e| e.record.quality.avg_relevance_score, "quality.avg_relevance_score"),
         ("mean overall mark", |e| e.record.quality.avg_overall_score, "quality.avg_overall_score"),
-        ("acceptance", |e| e.record.quality.overall_acceptance_rate, "quality.overall_acceptance_rate"),
+        ("acceptance", |e| e.record.quality.overall_acceptance_rate, ACCEPTANCE),
     ] {
         let rated: u64 = work.iter().filter(|e| of(e).is_some()).filter_map(|e| e.record.quality.sample_size).sum();
         let by = by_whom(&work);
-        let cell = table.number(pooled_by_sample(&work, of), || why(path)(&work));
-        let over = if rated > 0 {
-            format!("{} pairs rated by {by}", crate::bench::text::grouped(rated))
+        let value = pooled_by_sample(&work, of);
+        let cell = if path == ACCEPTANCE {
+            table.percent(value, || why(path)(&work))
         } else {
-            over.clone()
+            table.number(value, || why(path)(&work))
         };
+        let over = if rated > 0 { format!("{} rated by {by}", counted(rated, "pair")) } else { over.clone() };
         table.row(vec![name.into(), cell, over]);
     }
     let mut text = table.markdown();
-    text.push_str("\nA document that was processed locally and on the cluster counts in both.");
+    text.push_str(
+        "\nAccepted pairs are rows of the dataset. Acceptance is their share of the pairs that were rated; what a check \
+         refused before was not. A document that several states processed counts in each of them as processed, once \
+         among the different ones.",
+    );
     let experiments = report.book.experiments();
     if !experiments.is_empty() {
         let hours = totals(experiments.iter().copied()).gpu_hours.map_or_else(|| "not known how many".into(), number);
@@ -88,15 +96,18 @@ fn distinct_documents(work: &[&Entry]) -> Option<u64> {
     Some(hashes.len() as u64)
 }
 
-fn by_whom(work: &[&Entry]) -> String {
-    let mut names: Vec<&str> = work.iter().filter_map(|e| e.record.quality.rated_by).map(RatedBy::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() { "nobody knows whom".into() } else { names.join(" and ") }
+fn by_whom(work: &[&Entry]) -> &'static str {
+    let of = |who: RatedBy| work.iter().any(|entry| entry.record.quality.rated_by == Some(who));
+    match (of(RatedBy::Judge), of(RatedBy::People)) {
+        (true, true) => "the judge and by people",
+        (true, false) => "the judge",
+        (false, true) => "people",
+        (false, false) => "whom the records do not say",
+    }
 }
 
 /// Why a sum over records is missing: the first record's reason.
-fn missing(work: &[&Entry], path: &str) -> String {
+pub(super) fn missing(work: &[&Entry], path: &str) -> String {
     work.iter()
         .find_map(|entry| entry.record.not_measured.get(path).map(|reason| format!("{}: {reason}", entry.record.id)))
         .unwrap_or_else(|| "no record has it".into())
@@ -154,14 +165,27 @@ pub(super) fn usage(report: &Report<'_>) -> String {
     }
     let mut text = table.markdown();
     text.push_str("\nEvery record counts here, experiments too: they use GPU time like anything else.\n");
-    let last = report.book.rungs().last().copied();
-    match last.filter(|entry| entry.record.rung.as_ref().is_some_and(|r| r.documents == r.corpus_documents)) {
-        Some(entry) => {
-            let _ = write!(text, "\nThe whole corpus is processed ({}). {}", entry.record.id, issues(&entry.record));
-        }
-        None => text.push_str("\nProduction (the last rung, the whole corpus) is not recorded.\n"),
-    }
+    text.push_str(&production(report));
     text
+}
+
+/// How far the last rung, the whole corpus, has come.
+fn production(report: &Report<'_>) -> String {
+    let rungs = report.book.rungs();
+    let last = rungs.last().and_then(|entry| Some((&entry.record, entry.record.rung.as_ref()?)));
+    let Some((record, rung)) = last.filter(|(_, rung)| rung.documents == rung.corpus_documents) else {
+        return "\nProduction (the last rung, the whole corpus) is not recorded.\n".into();
+    };
+    let (id, all, issues) = (&record.id, counted(rung.documents, "document"), issues(record));
+    match record.dataset.pdfs_processed.map(|new| new.saturating_add(rung.reused)) {
+        Some(ended) if ended >= rung.documents => {
+            format!("\nProduction is done: the whole corpus, {all}, has ended with {id}. {issues}")
+        }
+        ended => {
+            let ended = ended.map_or_else(|| "not known how many".into(), grouped);
+            format!("\nProduction is not done: of the whole corpus, {all}, ended with {id}: {ended}. {issues}")
+        }
+    }
 }
 
 /// Local records against those of the cluster.
@@ -175,7 +199,7 @@ pub(super) fn comparison(report: &Report<'_>) -> String {
     match &sides[..] {
         [] => "No record says where it ran.\n".into(),
         [only] => format!(
-            "All records are of one environment ({}), so there is nothing to compare it with.\n\n{}",
+            "All records are of one environment ({}), so there is nothing to compare them with.\n\n{}",
             only.name,
             compare::table(&sides, report.prices.as_ref().ok().copied()).markdown()
         ),
@@ -229,14 +253,24 @@ pub(super) fn scaling(report: &Report<'_>) -> String {
          it. A change below 5% for each doubling does not matter.\n\n",
     );
     let work = report.book.work();
-    let found = degradations(&work, Allowed::default());
-    if found.is_empty() {
+    let compared = degradations(&work, Allowed::default());
+    let needs = format!(
+        "it takes two batches of at least {LEAST_DOCUMENTS} documents with the figure, for speed in one environment"
+    );
+    if compared.not_compared.len() == COMPARED.len() {
+        let _ = writeln!(text, "Degradation from batch to batch cannot be told: {needs}.");
+        return text;
+    }
+    if compared.found.is_empty() {
         text.push_str(
             "No degradation: no batch is more than 25% slower a document than those before it in the same environment, \
              more than 0.2 marks lower, or more than 5 points less accepted.\n",
         );
     }
-    for one in found {
+    if !compared.not_compared.is_empty() {
+        let _ = writeln!(text, "Not compared: {}; {needs}.\n", compared.not_compared.join(", "));
+    }
+    for one in compared.found {
         let _ = writeln!(
             text,
             "- **Degradation** in {}: {} was {} before, is {}.",
@@ -324,40 +358,34 @@ pub(super) fn bottlenecks(report: &Report<'_>) -> String {
 pub(super) fn records(report: &Report<'_>) -> String {
     let mut text = String::new();
     for entry in report.book.entries() {
-        text.push_str(&one_record(entry));
+        text.push_str(&one_record(report, entry));
     }
     if text.is_empty() { "None.\n".into() } else { text }
 }
 
-fn one_record(entry: &Entry) -> String {
+fn one_record(report: &Report<'_>, entry: &Entry) -> String {
     let record = &entry.record;
-    let or = |value: Option<String>, path: &str| {
-        // Its reason stands below, with all that lack for it.
-        value.unwrap_or_else(|| if record.not_measured.contains_key(path) { "not known" } else { "none" }.to_owned())
-    };
     let hardware = &record.hardware;
     let mut text = format!(
-        "### {}\n\n- Commit {}, configuration {}\n- GPU: {} × {}, source {}; {} cores, {} GB of memory; node {}, job {}\n\
-         - Model: {}, served by {}\n",
+        "### {}\n\n- Commit {}, configuration {}\n- GPU: {}; {} cores, {} GB of memory; node {}, job {}\n- Model: {}, \
+         served by {}\n",
         record.id,
-        or(record.commit_sha.clone(), "commit_sha"),
-        or(record.config_file.clone(), "config_file"),
-        or(hardware.gpu_count.map(|n| n.to_string()), "hardware.gpu_count"),
-        or(hardware.gpu_model.clone(), "hardware.gpu_model"),
-        or(hardware.gpu_source.clone(), "hardware.gpu_source"),
-        or(hardware.cpu_cores.map(|n| n.to_string()), "hardware.cpu_cores"),
-        or(hardware.ram_gb.map(number), "hardware.ram_gb"),
-        or(hardware.node.clone(), "hardware.node"),
-        or(hardware.job_id.clone(), "hardware.job_id"),
-        or(record.model.name.clone(), "model.name"),
-        or(record.model.serving.clone(), "model.serving"),
+        or_dash(record.commit_sha.as_deref()),
+        or_dash(record.config_file.as_deref()),
+        gpus(record),
+        or_dash(hardware.cpu_cores),
+        or_dash(hardware.ram_gb.map(number)),
+        or_dash(hardware.node.as_deref()),
+        or_dash(hardware.job_id.as_deref()),
+        or_dash(record.model.name.as_deref()),
+        or_dash(record.model.serving.as_deref()),
     );
     if let (Some(percent), Some(source)) =
         (record.results.job_efficiency_percent, &record.results.job_efficiency_source)
     {
-        let _ = writeln!(text, "- Job efficiency {}% (by {source})", number(percent));
+        let _ = writeln!(text, "- Processor time used of what was held: {}% (by {source})", number(percent));
     }
-    for contradiction in contradictions(entry) {
+    for contradiction in checks::in_book(report.book, entry) {
         let _ = writeln!(text, "- **Does not agree:** {}", escaped(&contradiction));
     }
     if record.rung.is_none() {
@@ -372,8 +400,22 @@ fn one_record(entry: &Entry) -> String {
         }
     }
     for (reason, paths) in by_reason {
-        let _ = writeln!(text, "- Not known: {}: {}", paths.join(", "), escaped(reason));
+        let _ = writeln!(text, "- Without a value: {}: {}", paths.join(", "), escaped(reason));
     }
     text.push('\n');
     text
+}
+
+/// A value, or a dash: its reason stands below, with all that lack for it.
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| value.to_string())
+}
+
+fn gpus(record: &Record) -> String {
+    let hardware = &record.hardware;
+    if hardware.gpu_count.is_none() && hardware.gpu_source.as_deref() == Some("none") {
+        return "none counted".into();
+    }
+    let (count, model) = (or_dash(hardware.gpu_count), or_dash(hardware.gpu_model.as_deref()));
+    format!("{count} × {model}, source {}", or_dash(hardware.gpu_source.as_deref()))
 }

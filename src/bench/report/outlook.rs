@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use super::Report;
+use super::figures::missing;
+use super::rungs::reason;
 use crate::bench::book::{Entry, totals};
-use crate::bench::outlook::{Planned, plan};
+use crate::bench::outlook::{Planned, no_interval, plan};
 use crate::bench::prices::Prices;
 use crate::bench::text::{Table, grouped, number};
-use crate::model::projection::LEAST_DOCUMENTS;
 
 /// The plan for the whole corpus from each batch, and the outlook of all work.
 pub(super) fn projections(report: &Report<'_>) -> String {
@@ -27,14 +28,14 @@ pub(super) fn projections(report: &Report<'_>) -> String {
     let mut add = |name: String, entries: &[&Entry]| {
         let sums = totals(entries.iter().copied());
         let planned = plan(entries, documents, outlook.overhead);
-        let reason = || "GPU-hours are not known of every record".to_owned();
-        let few = || format!("single documents are not known, or fewer than {LEAST_DOCUMENTS} ended");
+        let unknown = || unknown(entries);
+        let few = || if planned.is_none() { unknown() } else { no_interval() };
         let interval = planned.and_then(|planned| planned.projection);
         let cells = vec![
             name,
             table.count(sums.pdfs, || "the record does not say".into()),
-            table.number(sums.gpu_hours_per_pdf(), reason),
-            table.number(planned.map(|planned| planned.expected), reason),
+            table.number(sums.gpu_hours_per_pdf(), unknown),
+            table.number(planned.map(|planned| planned.expected), unknown),
             table.number(interval.map(|projection| projection.low), few),
             table.number(interval.map(|projection| projection.high), few),
         ];
@@ -53,6 +54,20 @@ pub(super) fn projections(report: &Report<'_>) -> String {
     text
 }
 
+/// Why there are no GPU-hours a document.
+fn unknown(entries: &[&Entry]) -> String {
+    let sums = totals(entries.iter().copied());
+    let path = match (sums.gpu_hours, sums.pdfs) {
+        (None, _) => "results.gpu_hours",
+        (_, None) => "dataset.pdfs_processed",
+        _ => return "no document ended".into(),
+    };
+    match entries {
+        [one] => reason(&one.record, path),
+        _ => missing(entries, path),
+    }
+}
+
 fn in_words(report: &Report<'_>) -> String {
     let outlook = report.outlook;
     let (Some(used), Some(rest), Some(whole)) = (outlook.used, outlook.rest, outlook.whole) else {
@@ -61,7 +76,7 @@ fn in_words(report: &Report<'_>) -> String {
     let place = outlook.environment.map_or("all records", crate::bench::record::Environment::as_str);
     let ends = |planned: Planned| match planned.projection {
         Some(p) => format!("{} to {}", number(p.low), number(p.high)),
-        None => "no interval: single documents are not known".to_owned(),
+        None => format!("no interval: {}", no_interval()),
     };
     let mut text = format!(
         "Used so far: {} GPU-hours by all records, experiments too. Done in {place}: {} of {} documents. The rest ({} \
@@ -102,7 +117,8 @@ pub(super) fn cost(report: &Report<'_>) -> String {
     text.push_str(&table(report, prices).markdown());
     text.push_str(
         "\nThe best case is the lower end of the interval of all GPU-hours, the worst the upper end. Savings are what \
-         renting would cost less what the own cluster charges. It is assumed that a rented GPU does as much in an hour as \
+         renting would cost less what the own cluster charges. The price of an accepted pair is by what was used so far \
+         where the work was last. It is assumed that a rented GPU does as much in an hour as \
          the one measured.\n",
     );
     text
@@ -113,7 +129,8 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
     let whole = outlook.whole;
     let environment = outlook.environment;
     let alike = environment.map_or_else(|| report.book.work(), |environment| report.book.in_environment(environment));
-    let per_pair = totals(alike.iter().copied()).gpu_hours_per_pair();
+    let sums = totals(alike.iter().copied());
+    let per_pair = sums.gpu_hours_per_pair();
     let mut table =
         Table::new(&["offer", "a GPU-hour", "best case", "expected", "worst case", "savings", "an accepted pair"]);
     let unknown = outlook.reason.clone().unwrap_or_else(|| "no record has work".into());
@@ -123,7 +140,7 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
         let interval = whole.and_then(|whole| whole.projection).and_then(|projection| offer.cases(&projection));
         let ends = || {
             if offer.per_hour.is_some() && whole.is_some() {
-                format!("there is no interval: single documents are not known, or fewer than {LEAST_DOCUMENTS} ended")
+                format!("there is no interval: {}", no_interval())
             } else {
                 why()
             }
@@ -140,7 +157,8 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
             if rented {
                 table.number(savings, || match prices.own() {
                     Some(own) if own.per_hour.is_none() => format!(
-                        "what {} charges is not in the file of prices; if nothing, all that renting would cost",
+                        "what {} charges is not in the file of prices; if it charges nothing, the savings are all that \
+                         renting would cost",
                         own.name
                     ),
                     Some(_) => why(),
@@ -150,7 +168,13 @@ fn table(report: &Report<'_>, prices: &Prices) -> Table {
                 "–".into()
             },
             table.number(per_pair.and_then(|hours| offer.cost(hours)), || {
-                if offer.per_hour.is_none() { price() } else { "GPU-hours an accepted pair are not known".into() }
+                if offer.per_hour.is_none() {
+                    price()
+                } else if sums.gpu_hours.is_none() {
+                    missing(&alike, "results.gpu_hours")
+                } else {
+                    "no pair was accepted, or a record does not say how many".into()
+                }
             }),
         ];
         table.row(cells);
@@ -164,7 +188,7 @@ pub(super) fn decision(report: &Report<'_>) -> String {
         return "No record of work is there to judge.\n".into();
     };
     let mut text = format!(
-        "**{}** after {}, by the rules of {}.\n\n",
+        "**{}** after {}, by {}.\n\n",
         if decision.go { "Go" } else { "No-go" },
         decision.id,
         report.rules_from

@@ -117,6 +117,43 @@ fn the_outlook_and_the_cost_are_as_computed_by_hand() {
     assert!(aws.contains("| 0.1248 "), "{aws}");
 }
 
+/// A book of two rungs without GPUs, the last of them the whole corpus of 8 documents.
+fn small() -> Vec<Entry> {
+    let mut entries = vec![entry("a", 3, 5.0, 0.0), entry("b", 4, 6.0, 0.0)];
+    for entry in &mut entries {
+        let record = &mut entry.record;
+        record.environment = Some(Environment::Local);
+        (record.results.gpu_hours, record.results.gpu_hours_per_pdf) = (None, None);
+        record.hardware.gpu_source = Some("none".into());
+        record.not_measured.insert("results.gpu_hours".into(), "no GPU is counted".into());
+        record.not_measured.insert("hardware.job_id".into(), "it was no job".into());
+        yaml::fill(record);
+    }
+    if let Some(rung) = &mut entries[1].record.rung {
+        (rung.documents, rung.corpus_documents, rung.reused) = (8, 8, 3);
+    }
+    entries
+}
+
+#[test]
+fn what_is_not_known_or_not_done_is_not_said_to_be() {
+    let page = page(&Book::new(small()));
+    // Nothing was compared: that is not the same as nothing became worse.
+    assert!(!page.contains("No degradation") && page.contains("Degradation from batch to batch cannot be told"));
+    // The reason is the GPU-hours, not the documents.
+    assert!(page.contains("(1) no GPU is counted") && !page.contains("single documents are not known"), "{page}");
+    assert!(page.contains("- GPU: none counted; – cores") && page.contains("job –\n"), "{page}");
+    assert!(page.contains("- Without a value: hardware.job_id: it was no job\n"), "{page}");
+    // 4 and 3 reused are not all 8.
+    assert!(page.contains("Production is not done: of the whole corpus, 8 documents, ended with b: 7."), "{page}");
+    let mut whole = small();
+    if let Some(rung) = &mut whole[1].record.rung {
+        rung.reused = 4;
+    }
+    let page = self::page(&Book::new(whole));
+    assert!(page.contains("Production is done: the whole corpus, 8 documents, has ended with b."), "{page}");
+}
+
 #[test]
 fn a_rehearsal_and_double_counting_are_said_at_the_top() {
     let mut entries: Vec<Entry> = book().entries().to_vec();
