@@ -16,6 +16,33 @@ fn help_teaches() {
     }
 }
 
+/// The README's tables name every command of `--help` and every target that `make help` names.
+#[test]
+fn the_readme_names_every_command_and_target() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let help = expect(&mut qaflow(root, &["--help"]), 0);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // A long description goes on in a line that is further in.
+    let commands: Vec<&str> = commands.filter(|l| !l.starts_with("   ")).map(|l| words(l)[0]).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands.iter().filter(|command| **command != "help") {
+        assert!(readme.contains(&format!("| `qaflow {command}")), "qaflow {command} is not in the README's table");
+    }
+    let makefile = std::fs::read_to_string(root.join("Makefile")).unwrap();
+    let targets: Vec<&str> =
+        makefile.lines().filter(|line| line.starts_with("\t@echo \"make ")).map(|line| words(line)[2]).collect();
+    assert!(targets.len() > 10, "{targets:?}");
+    for target in targets {
+        let named = [format!("| `make {target}`"), format!("| `make {target} ")];
+        assert!(named.iter().any(|named| readme.contains(named)), "make {target} is not in the README's table");
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
 #[test]
 fn failures_are_listed_shown_and_retried() {
     let place = Place::new();

@@ -465,7 +465,7 @@ fn what_can_be_read_of_a_database_with_a_broken_page_is_saved() {
     drop(store);
     drop(open(sample.path()));
     let places = used(&sample.path().join("db/db"));
-    let mut saved = 0;
+    let mut saved = Vec::new();
     for _ in 0..200 {
         let dir = copy(&sample);
         flip(&dir.path().join("db/db"), places[random.usize(..places.len())]);
@@ -483,16 +483,17 @@ fn what_can_be_read_of_a_database_with_a_broken_page_is_saved() {
         assert!(after.damaged.iter().all(|d| d.detail.contains("it is missing")), "{:?}", after.damaged);
         // All that the audit could read is there, and nothing was made up.
         assert_eq!(after.recounted, audit.recounted);
-        eprintln!("{} of {} records", after.records, audit.records);
         assert_eq!(after.recounted[&FIRST], store.counts(&FIRST).unwrap());
         // What was lost comes back when it is offered again.
         store.commit(&all).unwrap();
         assert_eq!(store.counts(&FIRST).unwrap().pending(), 800);
         assert_eq!(store.audit().unwrap().damaged, []);
-        saved += 1;
-        if saved == 3 {
-            return;
+        saved.push(after.records);
+        if saved.len() == 3 {
+            break;
         }
     }
-    panic!("only {saved} flips broke a page");
+    assert_eq!(saved.len(), 3, "too few flips broke a page");
+    // One page hides few; a page that leads to others, which the flip rarely hits, hides more.
+    assert!(saved.iter().any(|records| *records > 1500), "{saved:?} of 1600 records");
 }
