@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use super::budget::{expected, hours};
+use super::counted;
 use super::progress::{Phase, Status};
 use crate::model::projection::{BudgetState, Projection};
 use crate::telemetry::gpu::GpuNow;
@@ -126,8 +127,8 @@ impl GpuStatus {
         self.gpus.clear();
     }
 
-    /// A line for people; `None` where no GPU time was ever counted and there is no budget.
-    pub fn line(&self) -> Option<String> {
+    /// A line for people about so many states; `None` where no GPU time was ever counted and there is no budget.
+    pub fn line(&self, states: u32) -> Option<String> {
         if self.seconds_total <= 0.0 && self.held == 0 && self.budget.is_none() {
             return None;
         }
@@ -143,7 +144,7 @@ impl GpuStatus {
             let _ = write!(line, ", {:.0}% busy", part * 100.0);
         }
         if let Some(budget) = &self.budget {
-            let of = if budget.states > 1 { format!(" of {} states", budget.states) } else { String::new() };
+            let of = if states > 1 { format!(" of {}", counted(budget.states.into(), "state")) } else { String::new() };
             let _ = write!(line, "; budget {} GPU-hours{of}: {}", hours(budget.gpu_hours), budget.state.as_str());
             if budget.states_over > 0 {
                 let _ = write!(line, ", {} of them over its own", budget.states_over);

@@ -20,7 +20,7 @@ pub fn render(status: &Status, place: &str, liveness: Liveness) -> String {
     let mut sections = vec![head(status, place, liveness), table(status)];
     sections.extend(limits(status));
     sections.push(model(&status.model));
-    sections.extend(status.gpu.line().map(|line| wrapped(&line, "  ")));
+    sections.extend(status.gpu.line(status.states).map(|line| wrapped(&line, "  ")));
     sections.extend(errors(status));
     sections.join("\n\n")
 }

@@ -179,7 +179,7 @@ fn eight_shards_are_held_against_the_budget_of_all() {
     assert_eq!(gpu.projection, Some(Projection { expected: 820.0, low: 785.0, high: 855.0 }));
     assert_eq!((gpu.held, gpu.energy_joules, gpu.energy_joules_attempt), (28, Some(450_000.0), Some(225_000.0)));
     insta::assert_snapshot!(
-        gpu.line().unwrap(),
+        gpu.line(sum.states).unwrap(),
         @"GPUs: 28 held, 450 GPU-hours over 16 attempts; budget 1000 GPU-hours of 8 states: within, 1 of them over its own; 820 expected in all (785 to 855)"
     );
     // The word is that of all together.
