@@ -237,7 +237,8 @@ def run():
     b.stat("Endpoints up", "Model servers that answer, as a share of all.",
            f"sum(qaflow_model_endpoint_up{{{f}}}) / count(qaflow_model_endpoint_up{{{f}}})", "percentunit",
            thresholds=steps((RED, None), (YELLOW, 0.5), (GREEN, 1)))
-    b.stat("Budget state", "How the projected GPU-hours stand to the budget. Empty without a budget.",
+    b.stat("Budget state", "How the projected GPU-hours stand to the budget, of several states the worst: each stops at its "
+           "own. Empty without a budget.",
            f"max(qaflow_budget_state{{{f}}})", "none", mappings=BUDGET_STATES)
     b.lines("Documents", "Documents done, and documents of the input, of the states at work.",
             [(f"sum(qaflow_documents_done{{{f}}})", "done"), (f"sum(qaflow_documents_found{{{f}}})", "input")],

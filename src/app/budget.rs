@@ -9,12 +9,10 @@ use crate::model::projection::{BudgetState, Projection};
 
 /// How the reason of a stop by the budget begins.
 const USED_UP: &str = "the budget of GPU time is used up";
-/// How the reason begins where an extension is too small.
-const TOO_LITTLE: &str = "--extend-budget ";
 
-/// Whether a run that gives this reason was stopped by its budget.
-pub fn is_why(reason: &str) -> bool {
-    [USED_UP, TOO_LITTLE].iter().any(|beginning| reason.starts_with(beginning))
+/// Whether a run that gives this reason was stopped by its budget; for status files that do not say so otherwise.
+pub(super) fn is_why(reason: &str) -> bool {
+    reason.starts_with(USED_UP)
 }
 
 /// The budget of a run.
@@ -48,6 +46,11 @@ impl Budget {
     /// GPU-hours by which it was extended.
     pub fn extended(&self) -> f64 {
         self.extended
+    }
+
+    /// The part of it from which on a projection is close.
+    pub fn warn_at(&self) -> f64 {
+        self.config.warn_at
     }
 
     /// The part by which what is left is expected to take more.
@@ -111,8 +114,7 @@ impl Budget {
 
     /// How the run stands to its budget, and the warning that is due when it comes closer than it was warned of.
     pub fn judge(&mut self, used: f64, projection: Option<&Projection>) -> (BudgetState, Option<String>) {
-        let expected = projection.map_or(used, |projection| projection.expected.max(used));
-        let state = BudgetState::of(expected, self.limit(), self.config.warn_at);
+        let state = BudgetState::of(expected(used, projection), self.limit(), self.config.warn_at);
         if state <= self.warned {
             return (state, None);
         }
@@ -136,6 +138,11 @@ impl Budget {
         );
         (state, Some(warning))
     }
+}
+
+/// GPU-hours that a run is expected to use: at least what it has used, which is all that is known without a projection.
+pub(super) fn expected(used: f64, projection: Option<&Projection>) -> f64 {
+    projection.map_or(used, |projection| projection.expected.max(used))
 }
 
 /// GPU-hours with as many digits as tell something.

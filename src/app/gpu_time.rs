@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::UsageError;
 use super::budget::Budget;
 use super::build::Backend;
-use super::gpu_status::{BudgetStatus, GpuStatus};
+use super::gpu_status::{BudgetStatus, GpuStatus, added};
 use super::ledger::{self, Ledger, Moment, Origin};
 use super::state::{State, slurm_job};
 use super::tally::{Tally, Unseen};
@@ -110,7 +110,7 @@ impl GpuTime {
     pub fn begin(from: &Beginning<'_>, monitor: GpuMonitor, anything_left: bool) -> anyhow::Result<Begun> {
         let store = from.state.store();
         let mut attempts = ledger::attempts(store.as_ref())?;
-        let tally = Tally::scan(from.plan, store.as_ref())?;
+        let mut tally = Tally::scan(from.plan, store.as_ref())?;
         let mut changes = Vec::new();
         let killed_done = || {
             // What the killed attempt had done is told by the stages that it had.
@@ -145,7 +145,9 @@ impl GpuTime {
             hold(&why);
             return Ok(Begun::UsedUp(why));
         }
-        let at_start = ledger::accounts(store.as_ref(), ledger::stages(from.plan), tally.documents_done())?;
+        let now = ledger::accounts(store.as_ref(), ledger::stages(from.plan), tally.documents_done())?;
+        let at_start = ledger::beginning(now, &attempts);
+        tally.note_paid(&at_start);
         let origin = Origin {
             job,
             node: super::state::host(),
@@ -304,7 +306,8 @@ impl GpuTime {
             attempts: shared.earlier.attempts + 1,
             killed: shared.earlier.killed,
             utilization_mean: figures.utilization_mean,
-            energy_joules: figures.energy_joules,
+            energy_joules: added(shared.earlier.energy_joules, figures.energy_joules),
+            energy_joules_attempt: figures.energy_joules,
             gpus: figures.now,
             documents_done: shared.tally.lock().unwrap_or_else(PoisonError::into_inner).documents_done(),
             documents_total: now.documents_total,
@@ -313,7 +316,10 @@ impl GpuTime {
                 gpu_hours: budget.limit(),
                 extended_gpu_hours: budget.extended(),
                 used_gpu_hours: used,
+                warn_at: budget.warn_at(),
                 state: now.state,
+                states: 1,
+                states_over: 0,
             }),
         }
     }

@@ -118,10 +118,20 @@ pub fn close_killed(
         .filter_map(|(name, account)| Some((name.clone(), StageKey::from_hex(&account.key)?)))
         .collect();
     let now = accounts(store, stages.iter().map(|(name, key)| (name.as_str(), *key)), documents_done()?)?;
-    count(last, &now);
+    // A repair may have left less in the store than the attempt had noted.
+    count(last, &now.at_least(&last.at_end()));
     last.end = AttemptEnd::Killed;
     last.ended = Some(last.updated.clone());
     Ok(Some(written(last)))
+}
+
+/// The accounts that an attempt begins from, where the store says `now`: with what earlier attempts had done and a
+/// repair or a retry made pending again, so that no attempt counts it a second time. Answers that were lost are paid for
+/// again, and count again.
+pub fn beginning(now: Accounts, attempts: &[AttemptRecord]) -> Accounts {
+    let model = now.model;
+    let stages_and_documents = attempts.iter().fold(now, |known, one| known.at_least(&one.at_end()));
+    Accounts { model, ..stages_and_documents }
 }
 
 /// Closes a killed attempt before a command changes accounts between two attempts.
@@ -344,17 +354,63 @@ mod tests {
         );
     }
 
+    fn of_score(key: &str, admitted: u64, done: u64, dead: u64) -> Accounts {
+        let counts = StageCounts { admitted, done, dead, ..StageCounts::default() };
+        let account = StageAccount { key: key.repeat(16), counts };
+        let stages = BTreeMap::from([("score".to_owned(), account)]);
+        Accounts { stages, documents_done: done, ..Accounts::default() }
+    }
+
+    #[test]
+    fn what_has_to_be_done_again_is_counted_once() {
+        let ran = |number, at_start: &Accounts, at_end: &Accounts| {
+            let mut ledger =
+                Ledger::begin(number, Origin::default(), &[], &GpuSource::Configured, at_start.clone(), &at(0));
+            ledger.tick(&at(9), at_end, &GpuFigures::default(), &ProcessUse::default());
+            ledger.end(&at(10), AttemptEnd::Finished, false);
+            ledger.record().clone()
+        };
+        let whole = of_score("aa", 10, 7, 3);
+        let mut attempts = vec![ran(1, &of_score("aa", 0, 0, 0), &whole)];
+        assert_eq!(attempts[0].at_end(), whole);
+        // A database begun anew is empty; two attempts fill it again, and the second goes on behind that.
+        let begun = beginning(of_score("aa", 0, 0, 0), &attempts);
+        assert_eq!(begun, whole);
+        attempts.push(ran(2, &begun, &of_score("aa", 6, 4, 1)));
+        attempts.push(ran(3, &beginning(of_score("aa", 6, 4, 1), &attempts), &of_score("aa", 12, 9, 3)));
+        let done: Vec<u64> = attempts.iter().map(|one| one.documents_done).collect();
+        assert_eq!(done, [7, 0, 2]);
+        let items: Vec<(u64, u64)> =
+            attempts.iter().map(|one| one.items["score"]).map(|counts| (counts.done, counts.dead)).collect();
+        assert_eq!(items, [(7, 3), (0, 0), (2, 0)]);
+        // Dead items that are tried again are open; if they die again, that is known.
+        assert_eq!(beginning(of_score("aa", 12, 9, 0), &attempts), of_score("aa", 12, 9, 0));
+        // Another configuration does everything anew.
+        assert_eq!(beginning(of_score("bb", 0, 0, 0), &attempts), of_score("bb", 0, 0, 0));
+        // Lost answers are asked for and paid for again.
+        let mut asked = attempts[2].clone();
+        asked.calls = 100;
+        assert_eq!(beginning(of_score("aa", 0, 0, 0), &[asked]).model.calls, 0);
+    }
+
+    #[test]
+    fn a_killed_attempt_keeps_what_a_repair_took_from_the_store() {
+        let store = MemoryStore::default();
+        let mut ledger = begin(1);
+        let mut noted = of_score("aa", 6, 4, 1);
+        noted.model.calls = 20;
+        ledger.record.at_start = of_score("aa", 0, 0, 0);
+        ledger.tick(&at(40), &noted, &GpuFigures::default(), &ProcessUse::default());
+        put(&store, ledger.record());
+        let mut attempts = attempts(&store).unwrap();
+        close_killed(&store, &mut attempts, || Ok(0)).unwrap().unwrap();
+        let closed = &attempts[0];
+        assert_eq!((closed.calls, closed.documents_done, closed.items["score"].done), (20, 4, 4));
+    }
+
     #[test]
     fn changes_are_those_since_the_start() {
-        let account = |done, dead| StageAccount {
-            key: "aa".repeat(16),
-            counts: StageCounts { admitted: 10, done, dead, ..StageCounts::default() },
-        };
-        let accounts = |done, dead| Accounts {
-            stages: BTreeMap::from([("score".to_owned(), account(done, dead))]),
-            documents_done: done,
-            ..Accounts::default()
-        };
+        let accounts = |done, dead| of_score("aa", 10, done, dead);
         let since = accounts(7, 1).since(&accounts(4, 2));
         let counts = since.stages["score"].counts;
         // A dead item that was made pending again between the two is no negative change.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::bottleneck::{Bottleneck, BottleneckKind};
 use super::eta::{self, StageWork};
 use super::sampling::Sampled;
-use super::{budget, grouped, spoken};
+use super::{grouped, spoken};
 use crate::engine::Progress;
 use crate::llm::endpoints::EndpointStatus;
 use crate::model::StoreError;
@@ -48,8 +48,11 @@ pub struct Status {
     pub run_id: String,
     /// How the attempt stands.
     pub phase: Phase,
-    /// Why it stopped, if it did.
+    /// Why it stopped, if it did; of several states the first that did, named, and how many more did.
     pub reason: Option<String>,
+    /// Whether the used-up budget stopped it; of several states, whether that of one did.
+    #[serde(default)]
+    pub budget_stopped: bool,
     /// The process.
     pub pid: u32,
     /// The machine.
@@ -259,6 +262,7 @@ pub(super) fn take(
         run_id: plan.run_id.clone(),
         phase,
         reason: None,
+        budget_stopped: false,
         pid: std::process::id(),
         host: attempt.host.clone(),
         attempt: attempt.number,
@@ -340,6 +344,11 @@ impl Status {
         )
     }
 
+    /// Whether it has ended, and its used-up budget is why.
+    pub fn stopped_by_budget(&self) -> bool {
+        self.phase == Phase::Interrupted && self.budget_stopped
+    }
+
     /// When it will be done, in words.
     pub fn eta_text(&self) -> String {
         let said = |seconds: f64| spoken(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)));
@@ -353,7 +362,10 @@ impl Status {
             },
             Phase::Stopping => "stopping".into(),
             Phase::Finished => "finished".into(),
-            Phase::Interrupted if self.reason.as_deref().is_some_and(budget::is_why) => "stopped by its budget".into(),
+            Phase::Interrupted if self.stopped_by_budget() && self.states > 1 => {
+                "interrupted, at least one state by its budget".into()
+            }
+            Phase::Interrupted if self.stopped_by_budget() => "stopped by its budget".into(),
             Phase::Interrupted => "interrupted: the same command resumes".into(),
             Phase::Failed => "failed".into(),
         }

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::bottleneck::BottleneckKind;
+use super::gpu_status::GpuStatus;
 use super::liveness::{Ending, Life, Liveness};
 use super::progress::{LimitedBy, ModelStatus, Phase, StageStatus, Status, WriterStatus};
-use super::{grouped, spoken};
+use super::{counted, grouped, spoken};
 
 /// Columns of a terminal that nobody widened.
 const WIDTH: usize = 80;
@@ -19,7 +20,7 @@ pub fn render(status: &Status, place: &str, liveness: Liveness) -> String {
     let mut sections = vec![head(status, place, liveness), table(status)];
     sections.extend(limits(status));
     sections.push(model(&status.model));
-    sections.extend(status.gpu.line().map(|line| wrapped(&line, "  ")));
+    sections.extend(status.gpu.line(status.states).map(|line| wrapped(&line, "  ")));
     sections.extend(errors(status));
     sections.join("\n\n")
 }
@@ -196,17 +197,22 @@ fn wrapped(text: &str, indent: &str) -> String {
 }
 
 /// The sum of several states, as of the shards of one corpus: counts and rates add up, the longest estimate counts, and
-/// its state's bottleneck is named. `None` without any.
-pub fn merge(all: &[Status]) -> Option<Status> {
+/// its state's bottleneck is named. `None` without any. `names` are what the states are called, in the same order.
+pub fn merge(names: &[String], all: &[Status]) -> Option<Status> {
     let (first, rest) = all.split_first()?;
     let mut sum = first.clone();
+    if rest.is_empty() {
+        return Some(sum);
+    }
+    sum.reason = reason(names, all);
+    sum.budget_stopped = all.iter().any(Status::stopped_by_budget);
+    sum.gpu = GpuStatus::of_all(all);
     for status in rest {
         sum.states += status.states;
         if sum.run_id != status.run_id {
             sum.run_id = "several runs".into();
         }
         sum.phase = worse(sum.phase, status.phase);
-        sum.reason = sum.reason.take().or_else(|| status.reason.clone());
         if !sum.host.split(", ").any(|host| host == status.host) {
             sum.host = format!("{}, {}", sum.host, status.host);
         }
@@ -221,7 +227,6 @@ pub fn merge(all: &[Status]) -> Option<Status> {
             }
         }
         add_model(&mut sum.model, &status.model);
-        sum.gpu.add(&status.gpu);
         sum.writer = WriterStatus {
             busy: sum.writer.busy.max(status.writer.busy),
             commit_seconds: sum.writer.commit_seconds.max(status.writer.commit_seconds),
@@ -256,6 +261,18 @@ pub fn merge(all: &[Status]) -> Option<Status> {
     sum.bottleneck = slowest.and_then(|s| s.bottleneck.clone());
     sum.limited_by = limited_by(all);
     Some(sum)
+}
+
+/// Why a state stopped, a failure first, with its name, and how many more did.
+fn reason(names: &[String], all: &[Status]) -> Option<String> {
+    let stopped = || names.iter().zip(all).filter_map(|(name, status)| Some((name, status, status.reason.as_deref()?)));
+    let failed = stopped().find(|(_, status, _)| status.phase == Phase::Failed);
+    let (name, _, why) = failed.or_else(|| stopped().next())?;
+    let more = match stopped().count() as u64 - 1 {
+        0 => String::new(),
+        more => format!("; {} stopped or failed too", counted(more, "state")),
+    };
+    Some(format!("{name}: {why}{more}"))
 }
 
 /// All end when the last does: both bounds are the largest there are.

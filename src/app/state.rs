@@ -24,6 +24,9 @@ pub const ATTEMPTS: &str = "attempts";
 pub const CREATED: &str = "created";
 /// The meta value that is there while the last run was given a part of its input only, as in `2 of 8`.
 pub const LIMITED: &str = "limited";
+/// What a state without a plan is, and what to do.
+pub const NOT_BEGUN: &str =
+    "it has not been run yet, or not since a repair began its database anew. Start `qaflow run` first";
 /// Memory for documents' texts, in bytes.
 const TEXT_CACHE: u64 = 64 << 20;
 
@@ -136,15 +139,16 @@ impl State {
     /// # Errors
     /// If there is none, or a newer program wrote it.
     pub fn plan(&self) -> anyhow::Result<Plan> {
-        let Some(bytes) = self.store.meta(PLAN)? else {
-            return Err(UsageError(format!(
-                "{} holds no plan: it has not been run yet, or not since a repair began its database anew. Start `qaflow \
-                 run` first",
-                self.dir.display()
-            ))
-            .into());
-        };
-        Ok(read_plan(&bytes)?)
+        let none = || UsageError(format!("{} holds no plan: {NOT_BEGUN}", self.dir.display()));
+        Ok(self.known_plan()?.ok_or_else(none)?)
+    }
+
+    /// The plan of the last run; `None` if no run has begun the state, or none since a repair began its database anew.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a newer program wrote it.
+    pub fn known_plan(&self) -> Result<Option<Plan>, StoreError> {
+        self.store.meta(PLAN)?.map(|bytes| read_plan(&bytes)).transpose()
     }
 
     /// How many processes have worked on the state.

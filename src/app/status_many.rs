@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::budget::{expected, hours};
 use super::export::print;
 use super::liveness::{Life, Liveness};
 use super::progress::Status;
 use super::screen::{merge, render};
 use super::states::{Shares, shares};
-use super::status::{self, read};
+use super::status::{self, look};
 use super::{Exit, counted, shard, spoken};
+use crate::model::projection::BudgetState;
 use crate::sources::Shard;
 
 /// One state and what it says of itself, or why it says nothing.
@@ -29,9 +31,10 @@ pub async fn status(dirs: &[PathBuf], json: bool, watch: bool) -> anyhow::Result
     loop {
         let Shares { states, missing, mixed } = shares(dirs)?;
         let lines: Vec<Line> = states.into_iter().map(|(dir, share)| line(dir, share)).collect();
-        let known: Vec<&(Status, Liveness)> = lines.iter().filter_map(|line| line.status.as_ref().ok()).collect();
-        let (statuses, lives): (Vec<Status>, Vec<Liveness>) = known.into_iter().cloned().unzip();
-        let total = merge(&statuses).zip(Liveness::of_all(&lives));
+        let known = || lines.iter().filter_map(|line| Some((line, line.status.as_ref().ok()?)));
+        let names: Vec<String> = known().map(|(line, _)| line.dir.display().to_string()).collect();
+        let (statuses, lives): (Vec<Status>, Vec<Liveness>) = known().map(|(_, known)| known.clone()).unzip();
+        let total = merge(&names, &statuses).zip(Liveness::of_all(&lives));
         // The ages always differ: what counts is what the states say.
         let said = (statuses, lives.iter().map(|one| one.life).collect::<Vec<Life>>());
         if shown.as_ref() != Some(&said) {
@@ -47,11 +50,7 @@ pub async fn status(dirs: &[PathBuf], json: bool, watch: bool) -> anyhow::Result
 }
 
 fn line(dir: PathBuf, share: Option<Shard>) -> Line {
-    let status = read(&dir).map_err(|error| error.to_string());
-    let status = status.map(|status| {
-        let liveness = Liveness::of(&dir, &status);
-        (status, liveness)
-    });
+    let status = look(&dir).map_err(|error| error.to_string());
     Line { dir, share, status }
 }
 
@@ -101,18 +100,27 @@ fn in_a_line(status: &Status, liveness: Liveness) -> String {
     let running = liveness.life == Life::Running;
     let phase = match liveness.life {
         Life::Silent => format!("no sign of life for {}", spoken(liveness.age.unwrap_or_default())),
+        Life::Ended(_) if status.stopped_by_budget() => "stopped by its budget".into(),
         Life::Ended(ending) => ending.name().into(),
         Life::Running => format!("{:?}", status.phase).to_lowercase(),
     };
     let pending: u64 = status.stages.iter().map(|stage| stage.pending).sum();
     let pairs = status.stages.last().map_or(0, |stage| stage.emitted);
     let eta = status.eta_seconds.filter(|_| running);
+    let budget = status.gpu.budget.as_ref().filter(|budget| budget.state != BudgetState::Within);
+    let budget = budget.map_or_else(String::new, |budget| {
+        let expected = expected(budget.used_gpu_hours, status.gpu.projection.as_ref());
+        let (state, limit) = (budget.state.as_str(), hours(budget.gpu_hours));
+        format!(", budget {limit} GPU-hours: {state}, {} expected", hours(expected))
+    });
+    let reason = status.reason.as_ref().filter(|_| !running);
     format!(
-        "{phase} on {} (process {}): {}, {} pending{}",
+        "{phase} on {} (process {}): {}, {} pending{}{budget}{}",
         status.host,
         status.pid,
         counted(pairs, "pair"),
         counted(pending, "item"),
-        eta.map_or_else(String::new, |eta| format!(", about {} to go", spoken(Duration::from_secs_f64(eta))))
+        eta.map_or_else(String::new, |eta| format!(", about {} to go", spoken(Duration::from_secs_f64(eta)))),
+        reason.map_or_else(String::new, |reason| format!(" ({reason})"))
     )
 }

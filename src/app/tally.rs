@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 
+use crate::model::ledger::{Accounts, StageAccount};
 use crate::model::plan::Plan;
 use crate::model::projection::{Ahead, Measured, Size};
 use crate::model::record::{Change, Ending, Epoch, ItemKey};
@@ -28,6 +29,8 @@ pub struct Tally {
     names: HashSet<u64>,
     done: u64,
     work: u64,
+    /// Work that GPU time was spent on in earlier attempts, be it that the store no longer shows it.
+    paid: u64,
 }
 
 /// What the tally wants to know of a stage.
@@ -129,10 +132,21 @@ impl Tally {
         self.documents.len() as u64
     }
 
+    /// Notes the work that was done before the attempt. After a database was begun anew it is more than the store shows:
+    /// what is done again meanwhile is done from answers that were paid for, so that a document takes its share of all.
+    pub fn note_paid(&mut self, at_start: &Accounts) {
+        let asks = |account: &&StageAccount| {
+            let role = StageKey::from_hex(&account.key).and_then(|key| self.roles.get(&key));
+            role.is_some_and(|role| role.asks_model)
+        };
+        self.paid = at_start.stages.values().filter(asks).map(|account| account.counts.ended()).sum();
+    }
+
     /// The documents done and those ahead, with `gpu_hours` shared out among them; of `unseen`, only those that the
     /// store does not know.
     pub fn split<'a>(&self, gpu_hours: f64, unseen: impl Iterator<Item = &'a Unseen>) -> (Vec<Measured>, Vec<Ahead>) {
-        let share = if self.work == 0 { 0.0 } else { gpu_hours / self.work as f64 };
+        let work = self.work.max(self.paid);
+        let share = if work == 0 { 0.0 } else { gpu_hours / work as f64 };
         let (mut done, mut ahead) = (Vec::new(), Vec::new());
         for known in self.documents.values() {
             let used = f64::from(known.work) * share;
@@ -309,5 +323,37 @@ impl Commit for Tallied {
             }
             Ok(epoch)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::StageCounts;
+
+    #[test]
+    fn what_is_done_again_from_paid_answers_takes_its_share_of_all() {
+        let key = StageKey([7; 16]);
+        let done = Known { work: 10, entered: true, ..Known::default() };
+        let mut tally = Tally {
+            roles: HashMap::from([(key, Role { asks_model: true, makes_chunks: false })]),
+            documents: HashMap::from([(DocumentHash([1; 32]), done)]),
+            work: 10,
+            done: 1,
+            ..Tally::default()
+        };
+        let used = |tally: &Tally| tally.split(40.0, [].iter()).0[0].used;
+        assert!((used(&tally) - 40.0).abs() < 1e-9);
+        // Before its database was begun anew the state had four times the work.
+        let counts = StageCounts { admitted: 60, done: 30, rejected: 8, dead: 2, emitted: 90 };
+        let at_start = |key: &str| Accounts {
+            stages: [("score".to_owned(), StageAccount { key: key.into(), counts })].into(),
+            ..Accounts::default()
+        };
+        tally.note_paid(&at_start(&key.hex()));
+        assert!((used(&tally) - 10.0).abs() < 1e-9);
+        // Work of a stage that is no longer there was for something else.
+        tally.note_paid(&at_start(&StageKey([8; 16]).hex()));
+        assert!((used(&tally) - 40.0).abs() < 1e-9);
     }
 }

@@ -53,10 +53,10 @@ impl Watch {
         let (store, sampled) = (self.store.as_ref(), self.sampled.lock().unwrap_or_else(PoisonError::into_inner));
         let mut status = progress::take(&self.plan, store, &self.progress, &self.attempt, model, phase, &sampled)?;
         status.gpu = self.gpu.status();
+        status.budget_stopped = self.gpu.budget_stopped();
         if phase == Phase::Finished {
             // Nothing is left to expect.
-            status.gpu.projection = None;
-            status.gpu.documents_total = status.gpu.documents_done;
+            status.gpu.finish();
         }
         observe::publish(&self.plan, &status);
         Ok(status)

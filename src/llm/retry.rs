@@ -82,12 +82,7 @@ impl<C> Retried<C> {
         since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Notes that the endpoint has answered another request: it is not silent.
-    fn lives(&self) -> Option<Duration> {
-        *self.silent_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        None
-    }
-
+    /// Notes that the endpoint has answered, this request or another: it is not silent.
     fn succeeded(&self) {
         let before = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(since) = before.filter(|since| since.elapsed() > Duration::from_secs(5)) {
@@ -144,7 +139,12 @@ impl<C: LlmClient> LlmClient for Retried<C> {
                     }
                     Err(error) => return Err(error),
                 };
-                let silent = if is_own_fault(&label) { self.lives() } else { Some(self.failed()) };
+                let silent = if is_own_fault(&label) {
+                    self.succeeded();
+                    None
+                } else {
+                    Some(self.failed())
+                };
                 if let (Some(patience), Some(silent)) = (self.policy.give_up_after, silent)
                     && silent >= patience
                 {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::payload::Usage;
 use super::record::{ModelCounts, StageCounts};
 
 /// The newest format of an attempt record that this program reads.
@@ -77,7 +78,8 @@ pub struct AttemptRecord {
     pub budget_extended_gpu_hours: f64,
     /// Whether the used-up budget ended the attempt.
     pub budget_stopped: bool,
-    /// The accounts when the attempt began, from which the changes above are computed.
+    /// The accounts when the attempt began, from which the changes above are computed; with what earlier attempts had
+    /// done and had to be done again, by a repair or a retry, so that it is counted once.
     pub at_start: Accounts,
 }
 
@@ -101,6 +103,28 @@ pub enum AttemptEnd {
     },
     /// It ended without a word: the next attempt found its record still running.
     Killed,
+}
+
+impl AttemptRecord {
+    /// The accounts when it ended, or when it was last written.
+    pub fn at_end(&self) -> Accounts {
+        let model = ModelCounts {
+            calls: self.calls,
+            usage: Usage {
+                prompt_tokens: self.prompt_tokens,
+                completion_tokens: self.completion_tokens,
+                cached_tokens: self.cached_tokens,
+            },
+        };
+        let mut accounts = self.at_start.clone();
+        accounts.model = accounts.model.with(model, u64::saturating_add);
+        accounts.documents_done += self.documents_done;
+        for (name, account) in &mut accounts.stages {
+            let since = self.items.get(name).copied().unwrap_or_default();
+            account.counts = account.counts.with(since, u64::saturating_add);
+        }
+        accounts
+    }
 }
 
 impl AttemptEnd {
@@ -177,31 +201,41 @@ pub struct StageAccount {
 }
 
 impl Accounts {
+    /// These accounts, each count at least as high as in `before`: what was done then and has to be done again is known to
+    /// have been done. Of stages only those with the same name space count, and documents only where all stages have
+    /// the same: another configuration does them anew. Dead items that are tried again are no longer dead.
+    #[must_use]
+    pub fn at_least(mut self, before: &Self) -> Self {
+        let same = |name: &String, key: &str| before.stages.get(name).filter(|old| old.key == key);
+        if self.stages.len() == before.stages.len()
+            && self.stages.iter().all(|(name, account)| same(name, &account.key).is_some())
+        {
+            self.documents_done = self.documents_done.max(before.documents_done);
+        }
+        for (name, account) in &mut self.stages {
+            if let Some(old) = same(name, &account.key) {
+                let now = account.counts;
+                account.counts = now.with(old.counts, u64::max);
+                if now.admitted >= old.counts.admitted {
+                    account.counts.dead = now.dead;
+                }
+            }
+        }
+        self.model = self.model.with(before.model, u64::max);
+        self
+    }
+
     /// What changed from `before` to this, of the stages that `before` knows. A count that went down (a dead item
     /// made pending again between attempts) counts as no change.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let stages = before.stages.iter().map(|(name, old)| {
             let new = self.stages.get(name).filter(|new| new.key == old.key).map_or(old.counts, |new| new.counts);
-            let counts = StageCounts {
-                admitted: new.admitted.saturating_sub(old.counts.admitted),
-                done: new.done.saturating_sub(old.counts.done),
-                rejected: new.rejected.saturating_sub(old.counts.rejected),
-                dead: new.dead.saturating_sub(old.counts.dead),
-                emitted: new.emitted.saturating_sub(old.counts.emitted),
-            };
+            let counts = new.with(old.counts, u64::saturating_sub);
             (name.clone(), StageAccount { key: old.key.clone(), counts })
         });
-        let (new, old) = (&self.model, &before.model);
         Self {
-            model: ModelCounts {
-                calls: new.calls.saturating_sub(old.calls),
-                usage: super::payload::Usage {
-                    prompt_tokens: new.usage.prompt_tokens.saturating_sub(old.usage.prompt_tokens),
-                    completion_tokens: new.usage.completion_tokens.saturating_sub(old.usage.completion_tokens),
-                    cached_tokens: new.usage.cached_tokens.saturating_sub(old.usage.cached_tokens),
-                },
-            },
+            model: self.model.with(before.model, u64::saturating_sub),
             stages: stages.collect(),
             documents_done: self.documents_done.saturating_sub(before.documents_done),
         }

@@ -22,6 +22,19 @@ pub struct Projection {
     pub high: f64,
 }
 
+impl Projection {
+    /// Of what is used already.
+    pub fn certain(used: f64) -> Self {
+        Self { expected: used, low: used, high: used }
+    }
+
+    /// Of both; the interval is the widest that there can be.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { expected: self.expected + other.expected, low: self.low + other.low, high: self.high + other.high }
+    }
+}
+
 /// A document done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {

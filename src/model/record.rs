@@ -134,7 +134,39 @@ pub struct StageCounts {
 impl StageCounts {
     /// Items still to do.
     pub fn pending(&self) -> u64 {
-        self.admitted.saturating_sub(self.done + self.rejected + self.dead)
+        self.admitted.saturating_sub(self.ended())
+    }
+
+    /// Items that have ended, one way or another.
+    pub fn ended(&self) -> u64 {
+        self.done + self.rejected + self.dead
+    }
+
+    /// Both, each count by `of`.
+    #[must_use]
+    pub fn with(self, other: Self, of: fn(u64, u64) -> u64) -> Self {
+        Self {
+            admitted: of(self.admitted, other.admitted),
+            done: of(self.done, other.done),
+            rejected: of(self.rejected, other.rejected),
+            dead: of(self.dead, other.dead),
+            emitted: of(self.emitted, other.emitted),
+        }
+    }
+}
+
+impl ModelCounts {
+    /// Both, each count by `of`.
+    #[must_use]
+    pub fn with(self, other: Self, of: fn(u64, u64) -> u64) -> Self {
+        Self {
+            calls: of(self.calls, other.calls),
+            usage: Usage {
+                prompt_tokens: of(self.usage.prompt_tokens, other.usage.prompt_tokens),
+                completion_tokens: of(self.usage.completion_tokens, other.usage.completion_tokens),
+                cached_tokens: of(self.usage.cached_tokens, other.usage.cached_tokens),
+            },
+        }
     }
 }
 

@@ -148,9 +148,14 @@ fn a_flipped_byte_costs_no_answers() {
             continue;
         }
         refused += 1;
-        let (code, said) = say(&place, &["verify", "--repair", "--state", "state"]);
+        // As one of several, of which there may be more.
+        let (code, said) = say(&place, &["verify", "--repair", "--state", "stat*"]);
         assert_eq!(code, 0, "round {round}: {said}");
         if said.contains("model answers saved") {
+            assert!(said.contains("state: its database is begun anew"), "round {round}: {said}");
+            assert!(!said.contains("accounted for"), "round {round}: nothing is proven: {said}");
+            let (code, said) = say(&place, &["verify", "--repair", "--state", "stat*"]);
+            assert!(code == 1 && said.contains("1 state not begun: start `qaflow run`"), "round {round}: {said}");
             assert!(place.path("state/damaged-1/db/db").is_file(), "round {round}: {said}");
             // Nothing is exported before everything was worked out again.
             let (code, said) = say(&place, &["export", "--state", "state"]);
@@ -163,6 +168,14 @@ fn a_flipped_byte_costs_no_answers() {
         run(&place, &config, &[], 0);
         verify(&place, "state");
         assert_eq!(place.results("out"), whole, "round {round}: repaired, and the results differ");
+        // What was worked out again was done once.
+        let manifest = std::fs::read(place.path("out/manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let ledger = &manifest["ledger"];
+        // Unless the flip hit the account itself.
+        if ledger["attempts"][0]["number"] == 1 {
+            assert_eq!(ledger["totals"]["documents_done"], 24, "round {round}: {ledger}");
+        }
         let again = server.requests().arrived.len() - before;
         println!("round {round}: {again} of {paid} answers asked for again");
         assert!(again * 10 <= paid, "round {round}: {again} of {paid} asked for again");

@@ -201,12 +201,47 @@ fn a_used_up_budget_stops_the_run_until_it_is_extended() {
     assert!((totals(&open(&place)).unwrap().budget_extended_gpu_hours - 1_000.0).abs() < 1e-9);
     let status = expect(&mut qaflow(&place.path(""), &["status", "--json", "--state", "state"]), 0);
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["gpu"]["source"], "simulated");
+    assert_eq!((status["gpu"]["source"].as_str(), status["gpu"]["held"].as_u64()), (Some("simulated"), Some(0)));
+    assert_eq!(status["budget_stopped"], false);
+    // The energy of the run is that of all attempts.
+    let energy = |name: &str| status["gpu"][name].as_f64().unwrap();
+    let earlier: f64 = attempts(&open(&place)).unwrap().iter().rev().skip(1).filter_map(|one| one.energy_joules).sum();
+    let difference = energy("energy_joules") - energy("energy_joules_attempt");
+    assert!(earlier > 0.0 && (difference - earlier).abs() < 0.01, "{earlier} {status}");
     assert_eq!(status["gpu"]["budget"]["gpu_hours"], 1_000.004);
 
     // Without a budget there is nothing to extend.
     let none = stderr(&place, &config, &["--extend-budget", "5"], 2);
     assert!(none.contains("no budget.gpu_hours"), "{none}");
+}
+
+#[test]
+fn shares_show_one_budget_and_which_is_over_its_own() {
+    let place = Place::new();
+    place.corpus(24, 3);
+    let server = Server::start(&["--slots", "8", "--latency-ms", "200"]);
+    let config = place.config(&server, 8);
+    let gpus = ["--set", "telemetry.gpu={simulated: 8}"];
+    stderr(&place, &config, &[&gpus[..], &["--shard", "0/2", "--set", "budget={gpu_hours: 0.004}"]].concat(), 75);
+    let whole = ["--shard", "1/2", "--limit", "4", "--set", "budget={gpu_hours: 10}"];
+    stderr(&place, &config, &[&gpus[..], &whole].concat(), 0);
+    let text = expect(&mut qaflow(&place.path(""), &["status", "--state", "state-*"]), 0);
+    let line = text.lines().find(|line| line.starts_with("state-1-of-2")).unwrap();
+    assert!(line.contains("stopped by its budget") && line.contains("(the budget of GPU time is used up"), "{text}");
+    // The screen breaks its lines.
+    let screen = text.split_whitespace().collect::<Vec<&str>>().join(" ");
+    assert!(screen.contains("interrupted, at least one state by its budget (state-1-of-2: the budget of"), "{text}");
+    assert!(screen.contains("GPUs: 0 held (simulated)"), "{text}");
+    assert!(screen.contains("budget 10.0 GPU-hours of 2 states: within, 1 of them over its own"), "{text}");
+    let json = expect(&mut qaflow(&place.path(""), &["status", "--json", "--state", "state-*"]), 0);
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let total = &status["total"];
+    assert!(total["reason"].as_str().unwrap().starts_with("state-1-of-2: the budget of GPU time"), "{total}");
+    assert_eq!((total["budget_stopped"].as_bool(), total["gpu"]["held"].as_u64()), (Some(true), Some(0)), "{total}");
+    let budget = &total["gpu"]["budget"];
+    assert_eq!((budget["state"].as_str(), budget["states_over"].as_u64()), (Some("within"), Some(1)), "{budget}");
+    assert_eq!(status["states"][0]["status"]["budget_stopped"], true);
+    assert_eq!(status["states"][1]["status"]["budget_stopped"], false);
 }
 
 #[test]

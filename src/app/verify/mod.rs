@@ -7,9 +7,9 @@ mod repair;
 use std::path::{Path, PathBuf};
 
 use super::export::print;
-use super::state::{State, StateOptions};
+use super::state::{NOT_BEGUN, State, StateOptions};
 use super::states::{self, Shares};
-use super::{Exit, counted, grouped, shard};
+use super::{Exit, UsageError, counted, grouped, shard};
 use crate::model::plan::Plan;
 use crate::model::record::{Ending, ItemKey, StageCounts};
 use crate::model::store::{Audit, DamagedRecord, Store, parent_key};
@@ -48,9 +48,27 @@ struct Findings {
     /// Of several states: those that could not be opened. Each is a fault too.
     #[serde(skip)]
     unopened: usize,
+    /// States without a plan: no run has begun them, or none since a repair began their databases anew. Each is a fault
+    /// too: nothing of them is proven.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_begun: Vec<String>,
+    /// States whose databases this repair has begun anew: the next run works out what they held.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    begun_anew: Vec<String>,
     /// Model answers in a database that was begun anew with them.
     #[serde(skip_serializing_if = "Option::is_none")]
     answers_saved: Option<u64>,
+}
+
+impl Findings {
+    /// Those of a state that has no plan.
+    fn without_plan(dir: &Path) -> Self {
+        Self {
+            faults: vec![format!("not begun: {NOT_BEGUN}")],
+            not_begun: vec![dir.display().to_string()],
+            ..Self::default()
+        }
+    }
 }
 
 /// One stage's account.
@@ -72,7 +90,13 @@ struct StageFinding {
 pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
     let selection = states::select(&args.state)?;
     let findings = match selection.dirs.as_slice() {
-        [dir] if !selection.many => verify_one(dir, args.repair)?,
+        [dir] if !selection.many => match verify_one(dir, args.repair)? {
+            // Of a single one that is a fault of usage.
+            found if !found.not_begun.is_empty() => {
+                return Err(UsageError(format!("{} holds no plan: {NOT_BEGUN}", dir.display())).into());
+            }
+            found => found,
+        },
         dirs => verify_all(dirs, args)?,
     };
     if args.json {
@@ -86,12 +110,15 @@ pub fn verify(args: &VerifyArgs) -> anyhow::Result<Exit> {
 fn verify_one(dir: &Path, repaired_too: bool) -> anyhow::Result<Findings> {
     if !repaired_too {
         let state = State::open(dir, StateOptions::default())?;
-        let plan = state.plan()?;
-        return examine(&state, &plan, Depth::Whole);
+        return match state.known_plan()? {
+            Some(plan) => examine(&state, &plan, Depth::Whole),
+            None => Ok(Findings::without_plan(dir)),
+        };
     }
     let why = match repair::in_place(dir) {
         Ok(findings) => match findings.faults.first() {
             None => return Ok(findings),
+            Some(_) if !findings.not_begun.is_empty() => return Ok(findings),
             Some(fault) => format!("after a repair in place, {fault}"),
         },
         Err(error) => match error.downcast_ref() {
@@ -117,13 +144,18 @@ fn verify_all(dirs: &[PathBuf], args: &VerifyArgs) -> anyhow::Result<Findings> {
         if !args.json {
             let said = match found.faults.len() as u64 {
                 _ if found.unopened > 0 => "cannot be opened".into(),
+                _ if !found.not_begun.is_empty() => "not begun".into(),
+                _ if !found.begun_anew.is_empty() => "its database is begun anew".into(),
                 0 => format!("{}, all accounted for", counted(found.records, "record")),
                 faults => format!("{}, {}", counted(found.records, "record"), counted(faults, "fault")),
             };
             print(&format!("{name}: {said}"));
         }
         all.unopened += found.unopened;
-        all.records += found.records;
+        // What is in a database begun anew is no item yet.
+        all.records += if found.begun_anew.is_empty() { found.records } else { 0 };
+        all.not_begun.extend(found.not_begun);
+        all.begun_anew.extend(found.begun_anew);
         all.repaired += found.repaired;
         if let Some(answers) = found.answers_saved {
             if !args.json {
@@ -201,23 +233,32 @@ fn show(findings: &Findings) {
             grouped(findings.repaired)
         ));
     }
-    print(&if findings.faults.is_empty() {
-        format!("verified: {}, all accounted for", counted(findings.records, "record"))
-    } else {
-        verdict(findings.faults.len(), findings.unopened)
-    });
+    print(&verdict(findings));
 }
 
-/// The last line of a verification that found faults, some of which are that a state cannot be opened: for those there
-/// is no repair, or they say so themselves.
-fn verdict(faults: usize, unopened: usize) -> String {
+/// The last lines. For a state that cannot be opened there is no repair, or it says so itself; one that was not begun, or
+/// was begun anew, has to be run before there is anything to prove.
+fn verdict(findings: &Findings) -> String {
+    let states = |count: usize| counted(count as u64, "state");
+    let (unopened, not_begun, anew) = (findings.unopened, findings.not_begun.len(), findings.begun_anew.len());
     let mut parts = Vec::new();
-    if faults > unopened {
-        let found = counted((faults - unopened) as u64, "fault");
+    let faults = findings.faults.len().saturating_sub(unopened + not_begun);
+    if faults > 0 {
+        let found = counted(faults as u64, "fault");
         parts.push(format!("{found}: `qaflow verify --repair` makes pending again what cannot be read"));
     }
     if unopened > 0 {
-        parts.push(format!("{} could not be opened: see above what to do", counted(unopened as u64, "state")));
+        parts.push(format!("{} could not be opened: see above what to do", states(unopened)));
+    }
+    if not_begun > 0 {
+        parts.push(format!("{} not begun: start `qaflow run` with the same configuration", states(not_begun)));
+    }
+    if anew > 0 {
+        parts.push(format!("{} begun anew: start `qaflow run` with the same configuration", states(anew)));
+    }
+    if findings.faults.is_empty() && (anew == 0 || anew < findings.states.len()) {
+        let rest = if anew > 0 { " in the others" } else { "" };
+        parts.push(format!("verified: {}, all accounted for{rest}", counted(findings.records, "record")));
     }
     parts.join("\n")
 }
@@ -401,14 +442,31 @@ fn broken_lineage(
 
 #[cfg(test)]
 mod tests {
-    use super::verdict;
+    use super::{Findings, verdict};
 
     #[test]
     fn repair_is_offered_for_what_it_can_repair() {
         const OFFER: &str = "`qaflow verify --repair` makes pending again what cannot be read";
         const LEFT: &str = "could not be opened: see above what to do";
-        assert_eq!(verdict(1, 0), format!("1 fault: {OFFER}"));
-        assert_eq!(verdict(2, 2), format!("2 states {LEFT}"));
-        assert_eq!(verdict(3, 1), format!("2 faults: {OFFER}\n1 state {LEFT}"));
+        const RUN: &str = "start `qaflow run` with the same configuration";
+        let verdict = |faults: usize, unopened: usize, not_begun: usize, anew: usize| {
+            verdict(&Findings {
+                states: vec![String::new(); 2],
+                records: 7,
+                faults: vec![String::new(); faults],
+                unopened,
+                not_begun: vec![String::new(); not_begun],
+                begun_anew: vec![String::new(); anew],
+                ..Findings::default()
+            })
+        };
+        assert_eq!(verdict(0, 0, 0, 0), "verified: 7 records, all accounted for");
+        assert_eq!(verdict(1, 0, 0, 0), format!("1 fault: {OFFER}"));
+        assert_eq!(verdict(2, 2, 0, 0), format!("2 states {LEFT}"));
+        assert_eq!(verdict(3, 1, 0, 0), format!("2 faults: {OFFER}\n1 state {LEFT}"));
+        assert_eq!(verdict(2, 1, 1, 0), format!("1 state {LEFT}\n1 state not begun: {RUN}"));
+        let begun_anew = format!("1 state begun anew: {RUN}\nverified: 7 records, all accounted for in the others");
+        assert_eq!(verdict(0, 0, 0, 1), begun_anew);
+        assert_eq!(verdict(0, 0, 0, 2), format!("2 states begun anew: {RUN}"));
     }
 }

@@ -20,7 +20,7 @@ use crate::store::{OpenOptions, Salvaged};
 /// Repairs record by record; what is wrong after that is in the findings.
 pub(super) fn in_place(dir: &Path) -> anyhow::Result<Findings> {
     let state = State::open(dir, StateOptions { accept_loss: true, ..StateOptions::default() })?;
-    let plan = state.plan()?;
+    let Some(plan) = state.known_plan()? else { return Ok(Findings::without_plan(dir)) };
     let findings = examine(&state, &plan, Depth::Whole)?;
     if findings.faults.is_empty() {
         return Ok(findings);
@@ -46,7 +46,8 @@ pub(super) fn begin_anew(dir: &Path) -> anyhow::Result<Findings> {
         kept.display()
     );
     note_in_status(dir);
-    Ok(Findings { records, answers_saved: Some(*answers), ..Findings::default() })
+    let begun_anew = vec![dir.display().to_string()];
+    Ok(Findings { records, answers_saved: Some(*answers), begun_anew, ..Findings::default() })
 }
 
 /// What the last run said of itself holds no more.
