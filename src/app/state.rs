@@ -90,6 +90,7 @@ impl State {
             ))
             .into());
         }
+        super::places::state_writable(dir)?;
         let lease = FileLease::acquire(
             dir,
             LeaseOptions {
