@@ -306,6 +306,9 @@ enum SlurmCommand {
         /// Show what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
+        /// Send it though inputs or folders do not look right from here, as where only the nodes see them
+        #[arg(long)]
+        unchecked: bool,
     },
 }
 
@@ -449,7 +452,9 @@ async fn dispatch(command: Command) -> anyhow::Result<Exit> {
             SlurmCommand::Script { options, output } => {
                 crate::app::slurm::script(&options.try_into()?, output.as_deref())
             }
-            SlurmCommand::Submit { options, dry_run } => crate::app::slurm::submit(&options.try_into()?, dry_run),
+            SlurmCommand::Submit { options, dry_run, unchecked } => {
+                crate::app::slurm::submit(&options.try_into()?, dry_run, unchecked)
+            }
         },
         Command::ConfigReference => {
             crate::app::doctor::print_reference();

@@ -413,7 +413,7 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
         .map(|entry| {
             serde_json::json!({
                 "name": entry.name, "kind": entry.kind, "inputs": entry.inputs,
-                "parameters": entry.params.shown(),
+                "parameters": entry.params,
             })
         })
         .collect();
@@ -427,7 +427,11 @@ fn shown_config(loaded: &Configuration) -> serde_json::Value {
             "model": llm.model,
             "endpoints": llm.endpoints.iter().map(|e| e.base_url.clone()).collect::<Vec<_>>(),
             "concurrency": match llm.concurrency { Concurrency::Fixed(n) => n.to_string(), Concurrency::Auto => "auto".into() },
-            "structured_output": format!("{:?}", llm.structured_output),
+            "structured_output": match llm.structured_output {
+                config::StructuredOutput::ResponseFormat => "response_format",
+                config::StructuredOutput::StructuredOutputs => "structured_outputs",
+                config::StructuredOutput::None => "none",
+            },
             "extra_body": llm.extra_body,
         },
         "stages": stages,

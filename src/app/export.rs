@@ -6,7 +6,7 @@ use super::state::{State, StateOptions};
 use super::{Exit, UsageError, grouped, states};
 use crate::export::generation::Generation;
 use crate::export::manifest::{self, RunFacts};
-use crate::export::{Export, Exported, dataset};
+use crate::export::{Export, ExportError, Exported, dataset, given_up};
 use crate::model::StoreError;
 use crate::model::dataset::{ExportOptions, Splits, formats_named};
 use crate::model::plan::Plan;
@@ -120,18 +120,22 @@ pub(super) fn write_all(
     options: &ExportOptions,
     held: impl Fn() -> Result<(), StoreError>,
 ) -> anyhow::Result<Exported> {
-    let generation = Generation::begin(out, &dataset::names(options))?;
-    let mut exported = Export { plan, store, texts, held: &held }.write(generation.folder())?;
-    let review = super::review::card_section(out, &generation.folder().join("dataset.jsonl"));
-    let about = dataset::Facts {
-        plan,
-        finished: facts.finished,
-        remarks: &facts.remarks,
-        review: review.as_deref(),
-        own_card: generation.own_card(),
+    let generation = Generation::begin(out, &dataset::names(options)).map_err(|error| given_up(out, error))?;
+    let write = || -> Result<Exported, ExportError> {
+        let mut exported = Export { plan, store, texts, held: &held }.write(generation.folder())?;
+        let review = super::review::card_section(out, &generation.folder().join("dataset.jsonl"));
+        let about = dataset::Facts {
+            plan,
+            finished: facts.finished,
+            remarks: &facts.remarks,
+            review: review.as_deref(),
+            own_card: generation.own_card(),
+        };
+        dataset::write(generation.folder(), options, &about, &mut exported)?;
+        manifest::write(generation.folder(), plan, facts, &exported)?;
+        Ok(exported)
     };
-    dataset::write(generation.folder(), options, &about, &mut exported)?;
-    manifest::write(generation.folder(), plan, facts, &exported)?;
+    let exported = write().map_err(|error| given_up(out, error))?;
     if generation.own_card() {
         tracing::warn!("{} was written or changed by hand: it is left as it is", out.join("README.md").display());
     }

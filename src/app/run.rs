@@ -1,16 +1,17 @@
 //! `qaflow run`: from documents to a dataset; the same command resumes whatever interrupted it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::build::{self, Backend, Configuration};
+use super::build::{self, Backend};
 use super::gpu_time::{self, Beginning, Begun, GpuTime, end_of};
 use super::observe::Observer;
 use super::observed::rehearsed_lease;
+use super::places::{self, Places};
 use super::progress::{Attempt, Phase};
 pub use super::run_args::RunArgs;
 use super::sampling::Sampled;
@@ -18,15 +19,15 @@ use super::shard::{self, ShardChoice};
 use super::state::{ATTEMPTS, CREATED, LIMITED, PLAN, State, StateOptions};
 use super::tally::Tallied;
 use super::watch::Watch;
-use super::{Exit, UsageError, grouped, places, signals, spoken};
+use super::{Exit, grouped, signals, spoken};
 use crate::engine::{Committer, Engine, EngineError, Progress, RunEnd, Stop};
-use crate::export::{Exported, dataset, generation, manifest};
+use crate::export::{Exported, manifest};
 use crate::model::ledger::AttemptEnd;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::Change;
 use crate::model::store::{Commit, Lease, Store};
-use crate::sources::{Found, Listing, discover};
+use crate::sources::{Found, Listing};
 use crate::store::locks::Locks;
 
 /// Runs.
@@ -41,20 +42,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     }
     let loaded = build::load(&args.config, &args.set)?;
     let share = args.shard.map(ShardChoice::resolve).transpose()?;
-    let listing = listing(&args, &loaded)?.with_shard(share);
+    let Places { listing, state: state_dir, out } = Places::find(&args, &loaded, share)?;
     let listed = listing.files().len();
     let listing = listing.with_limit(args.limit);
-    let of_share = |folder: &Path| share.map_or_else(|| folder.into(), |share| shard::folder_of(folder, share));
-    let state_dir = args.state.clone().unwrap_or_else(|| of_share(&loaded.run.state));
-    let out = args.out.clone().unwrap_or_else(|| of_share(&loaded.run.out));
-    if state_dir == out {
-        return Err(UsageError("state and out must be different folders".into()).into());
-    }
-    let given = !args.input.is_empty() || args.manifest.is_some();
-    let inputs = if given { &args.input } else { &loaded.run.input };
-    places::apart_from_input(inputs, &[("state", &state_dir), ("results", &out)])?;
     places::writable(&out)?;
-    generation::check(&out, &dataset::names(&loaded.run.export))?;
     let options = StateOptions {
         cache_mb: loaded.run.store.cache_mb,
         lease: loaded.run.store.lease,
@@ -76,7 +67,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let model = build::model(&loaded.run.llm, &state.store(), &commit, &stop)?;
     let flow = Arc::new(build::flow(&loaded, state.texts(), &model)?);
     let mut plan = build::plan(&loaded, &args.config, &out, &flow);
-    let (inputs, manifest) = input_of(&args, &loaded);
+    let (inputs, manifest) = places::input_of(&args, &loaded);
     super::book::record::note_input(&mut plan, inputs, manifest);
     let found = listing.files().len().min(args.limit.unwrap_or(usize::MAX)) as u64;
     Engine::seed(&flow, state.store.as_ref(), commit.as_ref()).await?;
@@ -195,24 +186,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         super::book::record::of_states(&record, &[&state]).await?;
     }
     Ok(exit)
-}
-
-/// Inputs and manifest: the command line's, else the configuration's.
-fn input_of<'a>(args: &'a RunArgs, loaded: &'a Configuration) -> (&'a [PathBuf], Option<&'a Path>) {
-    if !args.input.is_empty() || args.manifest.is_some() {
-        (&args.input, args.manifest.as_deref())
-    } else {
-        (&loaded.run.input, loaded.run.manifest.as_deref())
-    }
-}
-
-/// The documents that the run is given: the command line's, else the configuration's.
-fn listing(args: &RunArgs, loaded: &Configuration) -> anyhow::Result<Listing> {
-    let (inputs, manifest) = input_of(args, loaded);
-    if inputs.is_empty() && manifest.is_none() {
-        return Err(build::no_input());
-    }
-    Ok(discover(inputs, manifest).map_err(|error| UsageError(error.to_string()))?)
 }
 
 /// Notes the attempt in the state, with its entry in the ledger, and in a new one the plan.

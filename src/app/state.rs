@@ -93,6 +93,7 @@ impl State {
             ))
             .into());
         }
+        super::places::state_writable(dir)?;
         let lease = FileLease::acquire(
             dir,
             LeaseOptions {

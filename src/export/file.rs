@@ -83,10 +83,18 @@ pub(super) fn write_one_of_many(path: &Path, content: &[u8]) -> Result<(), Expor
 
 fn put(path: &Path, content: &[u8], sync: bool) -> Result<(), ExportError> {
     let temporary = temporary_name(path);
-    let fail = |error| ExportError::Write { path: path.into(), error };
-    let mut file = File::create(&temporary).map_err(fail)?;
-    file.write_all(content).and_then(|()| if sync { file.sync_all() } else { Ok(()) }).map_err(fail)?;
-    std::fs::rename(&temporary, path).map_err(fail)
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        if sync {
+            file.sync_all()?;
+        }
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        ExportError::Write { path: path.into(), error }
+    })
 }
 
 /// Makes all that was written to the file system of `folder` durable.

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use serde::Deserialize;
 
-use super::ExportError;
 use super::file::{WrittenFile, hash_of};
+use super::{ExportError, given_up};
 
 /// The folder in the results folder that holds the exports.
 const HOME: &str = ".export";
@@ -62,11 +62,16 @@ impl Earlier {
         earlier
     }
 
-    /// Whether a plain name in the results folder is that of an export.
+    /// Whether a plain name in the results folder is that of an export: a file where exports write one, a folder where
+    /// they write a folder.
     fn wrote(&self, out: &Path, name: &str) -> bool {
-        // A folder of this name may be anybody's.
-        let first = FIRST_NAMES.contains(&name) && (name != "documents" || out.join("documents/index.jsonl").is_file());
-        self.here && (first || self.files.keys().any(|file| top(file) == name && name != "documents"))
+        let is_folder = out.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        if name == "documents" {
+            // A folder of this name may be anybody's.
+            return self.here && is_folder && out.join("documents/index.jsonl").is_file();
+        }
+        let first = !is_folder && FIRST_NAMES.contains(&name);
+        self.here && (first || self.files.keys().any(|file| top(file) == name && (file != name) == is_folder))
     }
 
     /// Whether a file below an export is its own, rather than put there by somebody through the link of its folder.
@@ -111,7 +116,7 @@ impl Generation {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        super::edited::keep(out, &Earlier::read(out).files)?;
+        super::edited::keep(out, &Earlier::read(out).files, &text_sums(out))?;
         let own_card = keep_card(out)?;
         let links = adopt(out)?;
         let current = std::fs::read_link(home.join(CURRENT)).ok();
@@ -164,7 +169,8 @@ impl Generation {
     /// If something cannot be written; the last export is in force then, or, after the rename, this one.
     pub fn publish(mut self) -> Result<(), ExportError> {
         if self.links {
-            self.publish_by_links()?;
+            self.publish_by_links()
+                .map_err(|error| if self.in_force() { error } else { given_up(&self.out, error) })?;
         } else {
             self.publish_one_by_one()?;
         }
@@ -172,14 +178,18 @@ impl Generation {
         Ok(())
     }
 
+    /// Whether the link leads to it.
+    fn in_force(&self) -> bool {
+        let current = std::fs::read_link(self.out.join(HOME).join(CURRENT)).ok();
+        current.as_deref() == self.folder.file_name().map(Path::new)
+    }
+
     /// Takes over what somebody put into a folder of the last export, such as `alpaca/notes.txt`: it is not ours to
     /// remove.
     fn take_over_foreign_files(&self) -> Result<(), ExportError> {
         let former = self.out.join(HOME).join(CURRENT);
         let earlier = Earlier::read(&self.out);
-        let sums = std::fs::read_to_string(former.join("SHA256SUMS")).unwrap_or_default();
-        let sums: BTreeSet<String> =
-            sums.lines().filter_map(|line| line.split_once("  ")).map(|(_, name)| name.to_owned()).collect();
+        let sums: BTreeSet<String> = sums(&former).into_keys().collect();
         let Ok(folder) = former.canonicalize() else { return Ok(()) };
         for entry in walkdir::WalkDir::new(&folder).into_iter().filter_map(Result::ok) {
             let Ok(name) = entry.path().strip_prefix(&folder) else { continue };
@@ -263,13 +273,16 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if !self.published
-            && std::fs::read_link(self.out.join(HOME).join(CURRENT)).ok().as_deref()
-                != self.folder.file_name().map(Path::new)
-        {
+        if !self.published && !self.in_force() {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// The bytes of the files of the last export to `out`, the documents' texts left out; `None` if there is none.
+pub(super) fn last_bytes(out: &Path) -> Option<u64> {
+    let earlier = Earlier::read(out);
+    (!earlier.program.is_empty()).then(|| earlier.files.values().map(|file| file.bytes).sum())
 }
 
 /// Whether an export that writes `names` can be put into `out`. The folder need not be there.
@@ -369,6 +382,18 @@ fn no_links(errno: i32) -> bool {
     [Errno::PERM, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL]
         .iter()
         .any(|known| known.raw_os_error() == errno)
+}
+
+/// The names and SHA-256 in the `SHA256SUMS` of an export.
+fn sums(export: &Path) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(export.join("SHA256SUMS")).unwrap_or_default();
+    text.lines().filter_map(|line| line.split_once("  ")).map(|(sum, name)| (name.to_owned(), sum.to_owned())).collect()
+}
+
+/// Those of the documents' texts.
+fn text_sums(out: &Path) -> BTreeMap<String, String> {
+    let is_text = |name: &str| name.strip_prefix("documents/").is_some_and(|name| name.strip_suffix(".md").is_some());
+    sums(out).into_iter().filter(|(name, _)| is_text(name)).collect()
 }
 
 /// Where the link at the top of the results folder leads.

@@ -99,6 +99,27 @@ fn what_no_export_wrote_is_never_replaced() {
 }
 
 #[test]
+fn a_folder_where_an_export_has_a_file_is_somebody_s_and_the_other_way_round() {
+    let dir = tempfile::tempdir().expect("folder");
+    let out = dir.path().join("out");
+    let files = [("dataset.jsonl", "1"), ("sources.csv", "1"), ("alpaca/train.jsonl", "1")];
+    export(&out, &files);
+    for name in ["dataset.jsonl", "sources.csv"] {
+        std::fs::remove_file(out.join(name)).expect("removed");
+        put(&out.join(name).join("mine.txt"), "mine");
+        let refused = Generation::begin(&out, &[name]).expect_err("occupied").to_string();
+        assert!(refused.contains(&format!("{name} was not written by an export")), "{refused}");
+        assert_eq!(read(out.join(name).join("mine.txt")), "mine");
+        std::fs::remove_dir_all(out.join(name)).expect("removed");
+    }
+    std::fs::remove_file(out.join("alpaca")).expect("removed");
+    put(&out.join("alpaca"), "mine");
+    Generation::begin(&out, &["alpaca"]).expect_err("occupied");
+    export(&out, &files[..2]);
+    assert_eq!(read(out.join("alpaca")), "mine");
+}
+
+#[test]
 fn what_somebody_put_into_a_folder_of_an_export_is_taken_over() {
     let dir = tempfile::tempdir().expect("folder");
     let out = dir.path().join("out");
@@ -200,4 +221,24 @@ fn what_a_person_changed_is_kept_and_said_once() {
     export(&out, &[("dataset.jsonl", "3")]);
     assert_eq!(read(out.join("dataset.jsonl.edited-2")), "mine again");
     assert_eq!(read(out.join("dataset.jsonl")), "3");
+}
+
+#[test]
+fn a_text_that_a_person_changed_is_kept_too() {
+    let dir = tempfile::tempdir().expect("folder");
+    let out = dir.path().join("out");
+    let [changed, other] = ["ab", "cd"].map(|hash| format!("documents/{}.md", hash.repeat(32)));
+    let sums = format!("{}  {changed}\n{0}  {other}\n", hash_of(b"text"));
+    let files = [(changed.as_str(), "text"), (other.as_str(), "text"), ("SHA256SUMS", sums.as_str())];
+    export(&out, &files);
+    for (name, content) in [(&changed, "mine"), (&other, "text")] {
+        put(&out.join(name), content);
+        let file = File::options().append(true).open(out.join(name)).expect("open");
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(5)).expect("time");
+    }
+    export(&out, &files);
+    let kept = |name: &str| out.join(format!("{}.edited", name.replace('/', "-")));
+    assert_eq!(read(kept(&changed)), "mine");
+    assert_eq!(read(out.join(&changed)), "text");
+    assert!(!kept(&other).exists(), "it was touched, not changed");
 }

@@ -9,6 +9,7 @@ pub mod encounters;
 mod file;
 mod formats;
 pub mod generation;
+mod given_up;
 mod jsonl;
 pub mod manifest;
 pub mod many;
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 pub use self::documents::DocumentEntry;
 pub use self::file::WrittenFile;
+pub use self::given_up::given_up;
 use crate::model::payload::Document;
 use crate::model::plan::Plan;
 use crate::model::record::{Ending, ItemKey, StageCounts};
@@ -44,12 +46,20 @@ pub enum ExportError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A file cannot be written.
-    #[error("cannot write {}: {error}", path.display())]
+    #[error("cannot write {}: {}", path.display(), given_up::in_words(error))]
     Write {
         /// The file.
         path: PathBuf,
         /// The system's words.
         error: std::io::Error,
+    },
+    /// As [`ExportError::Write`], before the export was put in force.
+    #[error("{error}. {advice}")]
+    GivenUp {
+        /// What could not be written.
+        error: Box<Self>,
+        /// What became of the export before, and what to do.
+        advice: String,
     },
     /// A file of the export itself cannot be read back.
     #[error("cannot read {} back: {detail}", path.display())]

@@ -1,12 +1,16 @@
 //! How many accepted pairs a document should give, and the rule by which its passages are asked one round after the
 //! other until it does. Pure functions: the same results give the same rounds, whatever the order in which they came.
 
-/// What is wanted of each document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use serde::Serialize;
+
+/// What is wanted of each document. Serialized it has the keys of the pipeline file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// Accepted pairs, at least 1.
+    #[serde(rename = "accepted_per_document")]
     pub accepted: u32,
     /// Pairs that may be made for it at most, at least `accepted`.
+    #[serde(rename = "at_most_candidates")]
     pub candidates: u32,
 }
 

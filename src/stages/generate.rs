@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
@@ -25,11 +25,12 @@ pub const UNANSWERABLE_PROMPT: &str = include_str!("../../pipelines/prompts/unan
 pub const QUOTA_PROMPT: &str = include_str!("../../pipelines/prompts/quota.md");
 
 /// Parameters of the generate stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenerateParams {
     /// How many pairs to ask for.
     pub questions_per_chunk: u32,
     /// The question types.
+    #[serde(rename = "question_types")]
     pub types: QuestionTypes,
     /// The instruction.
     pub prompt: PromptText,
@@ -38,6 +39,7 @@ pub struct GenerateParams {
     /// What is added to it where the types have shares.
     pub quota_prompt: PromptText,
     /// How to ask.
+    #[serde(flatten)]
     pub asking: Asking,
 }
 

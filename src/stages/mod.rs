@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::model::llm::LlmClient;
 use crate::model::params::Reader;
 use crate::model::payload::Chunk;
@@ -47,8 +49,10 @@ pub const KINDS: [(&str, PayloadKind, PayloadKind); 6] = [
     ("target", PayloadKind::Score, PayloadKind::Score),
 ];
 
-/// A stage's parameters, read and checked.
-#[derive(Clone, Debug)]
+/// A stage's parameters, read and checked. Serialized they have the keys of the pipeline file, and the values that took
+/// effect: for the manifest.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub enum StageParams {
     /// Of an extract stage.
     Extract(extract::ExtractParams),
@@ -93,18 +97,6 @@ impl StageParams {
         })
     }
 
-    /// The parameters as they took effect, for the manifest.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Extract(params) => format!("{params:?}"),
-            Self::Chunk(params) => format!("{params:?}"),
-            Self::Generate(params) => format!("{params:?}"),
-            Self::Validate(params) => format!("{params:?}"),
-            Self::Score(params) => format!("{params:?}"),
-            Self::Target(params) => format!("{params:?}"),
-        }
-    }
-
     /// Whether the stage asks the model: then its concurrency follows the model's.
     pub fn uses_model(&self) -> bool {
         matches!(self, Self::Generate(_) | Self::Validate(_) | Self::Score(_))
@@ -141,4 +133,41 @@ pub fn chunk_text(texts: &dyn TextStore, chunk: &Chunk) -> Result<Arc<str>, Stag
 pub(crate) fn wrong_payload(item: &Item, stage: &dyn Stage) -> StageError {
     let (is, wants) = (item.payload.kind(), stage.accepts());
     StageError::fatal("internal", format!("a stage that takes {wants} items was given a {is} item, please report it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::params::Node;
+
+    /// The keys that hold values, with those of their sections before them.
+    fn keys(value: &serde_json::Value, path: &str, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Object(map) if !map.contains_key("blake3") => {
+                for (key, value) in map {
+                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    keys(value, &path, found);
+                }
+            }
+            _ => _ = found.insert(path.to_owned()),
+        }
+    }
+
+    #[test]
+    fn parameters_are_shown_under_the_keys_of_the_pipeline_file() {
+        for (kind, ..) in KINDS {
+            let node = Node::empty_map(&"pipeline.yaml".into(), 1);
+            let (mut faults, mut documented) = (Vec::new(), Vec::new());
+            let mut reader = Reader::new(&node, "", &mut faults, &mut documented);
+            let params = StageParams::read(kind, &mut reader).unwrap();
+            reader.finish();
+            let json = serde_json::to_value(&params).unwrap();
+            let mut shown = BTreeSet::new();
+            keys(&json, "", &mut shown);
+            let asked: BTreeSet<String> = documented.into_iter().map(|value| value.path).collect();
+            assert_eq!(shown, asked, "{kind}: {json}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use super::StageContext;
 use crate::model::ItemId;
@@ -30,14 +31,29 @@ pub struct PromptText {
 }
 
 impl std::fmt::Debug for PromptText {
-    /// Where it is from and its hash: whole prompts do not belong in manifests and logs.
+    /// Where it is from and its hash.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let path = self.path.as_ref().map_or_else(|| "built in".into(), |path| path.display().to_string());
-        write!(f, "{path} (blake3 {})", &blake3::hash(self.text.as_bytes()).to_hex()[..16])
+        write!(f, "{path} (blake3 {})", self.hash())
+    }
+}
+
+impl Serialize for PromptText {
+    /// Its file (null: the one built in) and its hash.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut prompt = serializer.serialize_struct("PromptText", 2)?;
+        prompt.serialize_field("file", &self.path.as_ref().map(|path| path.display().to_string()))?;
+        prompt.serialize_field("blake3", &self.hash())?;
+        prompt.end()
     }
 }
 
 impl PromptText {
+    /// Tells it from others: whole prompts do not belong in manifests and logs.
+    fn hash(&self) -> String {
+        blake3::hash(self.text.as_bytes()).to_hex()[..16].to_owned()
+    }
+
     /// Reads the prompt named under `key`, or takes `built_in`. A file that cannot be read, or that uses a placeholder
     /// not among `placeholders`, is a fault.
     pub fn read(reader: &mut Reader<'_>, key: &str, built_in: &str, placeholders: &[&str], meaning: &str) -> Self {
@@ -86,7 +102,7 @@ fn placeholders_in(text: &str) -> Vec<String> {
 }
 
 /// How a stage asks: its prompts and sampling. All of it determines results.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Asking {
     /// The standing instruction.
     pub system: PromptText,

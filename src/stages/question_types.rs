@@ -1,6 +1,8 @@
 //! Which types of questions are asked for: a list from which the model chooses, or shares that are held over all
 //! chunks.
 
+use serde::{Serialize, Serializer};
+
 use crate::model::ids::DocumentHash;
 use crate::model::params::{Node, Reader, Value};
 use crate::model::payload::UNANSWERABLE;
@@ -136,6 +138,19 @@ impl QuestionTypes {
     }
 }
 
+impl Serialize for QuestionTypes {
+    /// As in the pipeline file: a list, or a map of types to shares, whose sum is 1 here.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(ends) = &self.parts else { return self.names.serialize(serializer) };
+        let mut before = 0;
+        let shares = ends.iter().map(|end| {
+            let part = (end - std::mem::replace(&mut before, *end)) as f64 / 18_446_744_073_709_551_616.0;
+            (part * 1e6).round() / 1e6
+        });
+        serializer.collect_map(self.names.iter().zip(shares))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -150,6 +165,15 @@ mod tests {
     fn shares(entries: &[(&str, f64)]) -> Node {
         let entry = |(name, share): &(&str, f64)| (Key { name: (*name).into(), line: 1 }, node(Value::Float(*share)));
         node(Value::Map(entries.iter().map(entry).collect()))
+    }
+
+    #[test]
+    fn they_are_shown_as_in_the_pipeline_file() {
+        let shown = |types: &QuestionTypes| serde_json::to_string(types).unwrap();
+        let given = QuestionTypes::of(&shares(&[("numeric", 3.0), ("factual", 1.0)]), "types").unwrap();
+        assert_eq!(shown(&given), r#"{"numeric":0.75,"factual":0.25}"#);
+        let list = QuestionTypes { names: vec!["numeric".into(), "factual".into()], parts: None };
+        assert_eq!(shown(&list), r#"["numeric","factual"]"#);
     }
 
     #[test]

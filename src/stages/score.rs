@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::StageContext;
 use super::ask::{Answered, Unusable, ask, json};
@@ -23,7 +23,7 @@ const CODE_VERSION: u32 = 1;
 pub const PROMPT: &str = include_str!("../../pipelines/prompts/score.md");
 
 /// The least mark that keeps a pair, by criterion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Keep {
     /// Least clarity.
     pub clarity: u8,
@@ -36,13 +36,14 @@ pub struct Keep {
 }
 
 /// Parameters of the score stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScoreParams {
     /// The instruction.
     pub prompt: PromptText,
     /// Which marks keep a pair.
     pub keep: Keep,
     /// How to ask.
+    #[serde(flatten)]
     pub asking: Asking,
 }
 

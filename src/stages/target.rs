@@ -3,6 +3,7 @@
 //! stage itself carries what is wanted.
 
 use futures::future::BoxFuture;
+use serde::Serialize;
 
 use crate::model::params::Reader;
 use crate::model::target::Target;
@@ -12,9 +13,10 @@ use crate::model::{Item, Outcome, PayloadKind, Stage, StageError};
 const CODE_VERSION: u32 = 1;
 
 /// Parameters of the target stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TargetParams {
     /// What is wanted of each document.
+    #[serde(flatten)]
     pub target: Target,
 }
 

@@ -94,6 +94,11 @@ fn export_writes_the_same_files_again() {
         serde_json::from_slice(&std::fs::read(place.path("again/manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["files"]["dataset.jsonl"]["rows"].as_u64().unwrap() as usize, dataset.lines().count());
     assert_eq!(manifest["finished"], true);
+    let stages = manifest["config"]["stages"].as_array().unwrap();
+    let of = |kind: &str| &stages.iter().find(|stage| stage["kind"] == kind).unwrap()["parameters"];
+    assert_eq!((&of("chunk")["size"], &of("chunk")["unit"]), (&600.into(), &"characters".into()));
+    assert_eq!(of("score")["keep"]["accuracy"], 4);
+    assert_eq!(of("generate")["prompt"]["file"], serde_json::Value::Null);
 }
 
 #[test]
@@ -189,4 +194,50 @@ fn arguments_of_a_run_are_checked_before_the_job_is_sent() {
         let refused = says(&[&["--set", "slurm.shards=2", "--"], args].concat(), 2);
         assert!(refused.contains(&format!("{name} cannot be given to the jobs of an array")), "{refused}");
     }
+}
+
+#[test]
+fn a_job_whose_run_would_not_begin_is_not_sent() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    place.corpus(1, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    place.config(&server, 4);
+    // In place of Slurm's.
+    let sbatch = place.path("bin/sbatch");
+    std::fs::create_dir(place.path("bin")).unwrap();
+    std::fs::write(&sbatch, "#!/bin/sh\ncat >sent.sh\necho 17\n").unwrap();
+    std::fs::set_permissions(&sbatch, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    let says = |args: &[&str], code: i32| {
+        let output = output(qaflow(&place.path(""), args).env("PATH", &path));
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        text
+    };
+    let refused = [
+        (["nowhere.pdf"].as_slice(), "nowhere.pdf does not exist: check the path"),
+        (&["--manifest", "none.txt"], "the manifest none.txt does not exist: check the path"),
+        (&["--state", "corpus/state"], "the state folder corpus/state lies in the input folder"),
+        (&["--state", "same", "--out", "same"], "state and out must be different folders"),
+    ];
+    for (args, why) in refused {
+        let run = says(&[&["run", "run.yaml"], args].concat(), 2);
+        let job = says(&[&["slurm", "submit", "run.yaml", "--"], args].concat(), 2);
+        assert!(run.contains(why) && job.contains(why) && job.contains("nothing was sent"), "{run}{job}");
+        assert!(!place.path("sent.sh").exists() && !place.path("corpus/state").exists());
+        for only_shown in
+            [["slurm", "submit", "run.yaml", "--dry-run", "--"].as_slice(), &["slurm", "script", "run.yaml", "--"]]
+        {
+            let shown = says(&[only_shown, args].concat(), 0);
+            assert!(shown.contains(why) && shown.contains("#SBATCH"), "{shown}");
+        }
+    }
+    let auto = says(&["slurm", "submit", "run.yaml", "--dry-run", "--", "--shard", "auto"], 2);
+    assert!(auto.contains("set slurm.shards"), "{auto}");
+    let array = "slurm.options=[\"--array=0-7\"]";
+    says(&["slurm", "submit", "run.yaml", "--set", array, "--dry-run", "--", "--shard", "auto"], 0);
+    says(&["slurm", "submit", "run.yaml", "--set", "slurm.shards=8", "--dry-run"], 0);
+    assert!(says(&["slurm", "submit", "run.yaml", "--unchecked", "--", "nowhere.pdf"], 0).contains("17"));
+    assert!(std::fs::read_to_string(place.path("sent.sh")).unwrap().contains("run.yaml nowhere.pdf"));
 }

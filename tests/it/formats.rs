@@ -181,6 +181,40 @@ fn a_killed_export_leaves_the_old_or_the_new_whole() {
 }
 
 #[test]
+fn an_export_that_cannot_be_written_says_what_to_do_and_leaves_the_last_one() {
+    let place = Place::new();
+    let corpus = place.corpus(1, 1);
+    let server = Server::start(&["--latency-ms", "0"]);
+    let config = place.config(&server, 4);
+    run(&place, &config, &[], 0);
+    let before = place.results("out");
+    // Its text is the only large file: the state holds it compressed, and a single passage of it.
+    let large =
+        format!("# Notice\n\n{}", "The county office must answer each letter within nine days.\n\n".repeat(60_000));
+    std::fs::write(corpus.join("large.md"), large).unwrap();
+    let limited = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    let command = [limited, "bash", crate::support::QAFLOW, "run", "run.yaml", "--set", "stages.chunk.select=1"];
+    let mut bash = std::process::Command::new("bash");
+    let failed = output(bash.arg("-c").args(command).current_dir(place.path("")));
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    for part in [".md: the system allows no larger file here", "The last export is untouched", "give another --out"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(place.results("out"), before);
+    let exports = std::fs::read_dir(place.path("out/.export")).unwrap().flatten();
+    let exports: Vec<_> = exports.filter(|entry| entry.file_name().to_string_lossy().starts_with("g-")).collect();
+    assert_eq!(exports.len(), 1, "what was begun is removed: {exports:?}");
+    run(&place, &config, &["--set", "stages.chunk.select=1"], 0);
+    assert_ne!(place.results("out"), before);
+
+    std::fs::write(place.path("file"), "").unwrap();
+    let onto_file = output(&mut qaflow(&place.path(""), &["export", "--state", "state", "--out", "file"]));
+    let said = String::from_utf8_lossy(&onto_file.stderr).into_owned();
+    assert!(said.contains("Nothing else was changed: mend that, or give another --out"), "{said}");
+}
+
+#[test]
 #[ignore = "needs Python with pandas, pyarrow and datasets: make test-formats"]
 fn python_reads_every_format() {
     let python = std::env::var("QAFLOW_PYTHON").unwrap();

@@ -174,8 +174,9 @@ fn model(record: &mut Record, parts: &Parts<'_>, reasons: &mut yaml::Reasons) {
         reasons.insert(path.into(), reason);
     }
     let configuration = &mut record.configuration;
-    let number =
-        |kind: &str, name: &str| parameter(plan, kind, name).ok_or_else(|| format!("the pipeline has no {name}"));
+    let number = |kind: &str, name: &str| {
+        parameter(&plan.config, kind, name).ok_or_else(|| format!("the pipeline has no {name}"))
+    };
     keep(&mut configuration.chunk_size, number("chunk", "size"), "configuration.chunk_size", reasons);
     let questions = number("generate", "questions_per_chunk");
     keep(&mut configuration.questions_per_chunk, questions, "configuration.questions_per_chunk", reasons);
@@ -185,10 +186,11 @@ fn model(record: &mut Record, parts: &Parts<'_>, reasons: &mut yaml::Reasons) {
     configuration.fingerprint = plan.terminals().next().map(|at| plan.nodes[at].fingerprint.clone());
 }
 
-/// A whole number among a stage's parameters, as the plan shows them: `Params { size: 1500, … }`.
-fn parameter(plan: &Plan, kind: &str, name: &str) -> Option<u64> {
-    let stages = plan.config["stages"].as_array()?;
-    let shown = stages.iter().find(|stage| stage["kind"] == kind)?["parameters"].as_str()?;
+/// A whole number among a stage's parameters. Plans of earlier programs hold them as text: `Params { size: 1500, … }`.
+fn parameter(config: &serde_json::Value, kind: &str, name: &str) -> Option<u64> {
+    let stages = config["stages"].as_array()?;
+    let parameters = &stages.iter().find(|stage| stage["kind"] == kind)?["parameters"];
+    let Some(shown) = parameters.as_str() else { return parameters[name].as_u64() };
     let at = shown.find(&format!(" {name}: "))? + name.len() + 3;
     let digits: String = shown[at..].chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
@@ -456,4 +458,21 @@ fn derived_reasons(record: &Record) -> Vec<(String, String)> {
     }
     reasons.push(("dataset.documents_file".into(), "no document was found".into()));
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_found_in_plans_of_earlier_programs_too() {
+        let config = |parameters: serde_json::Value| serde_json::json!({"stages": [{"kind": "extract"}, {"kind": "chunk", "parameters": parameters}]});
+        let now = config(serde_json::json!({"size": 1500, "select": null}));
+        let text = config("ChunkParams { size: 1500, unit: Characters, select: None }".into());
+        for plan in [now, text] {
+            assert_eq!(parameter(&plan, "chunk", "size"), Some(1500), "{plan}");
+            assert_eq!(parameter(&plan, "chunk", "select"), None, "{plan}");
+            assert_eq!(parameter(&plan, "extract", "size"), None, "{plan}");
+        }
+    }
 }

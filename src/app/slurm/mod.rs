@@ -10,8 +10,12 @@ use std::process::Stdio;
 use anyhow::Context;
 
 use self::script::{Job, render};
+use super::places::Places;
 use super::run::RunArgs;
+use super::shard::ShardChoice;
 use super::{Exit, UsageError, build};
+use crate::config::SlurmConfig;
+use crate::sources::Shard;
 
 /// What the command line says.
 #[derive(Clone, Debug)]
@@ -31,7 +35,8 @@ pub struct SlurmArgs {
 /// # Errors
 /// Faults of the configuration, or a file that cannot be written.
 pub fn script(args: &SlurmArgs, out: Option<&std::path::Path>) -> anyhow::Result<Exit> {
-    let job = job(args)?;
+    let (job, doubt) = job(args)?;
+    warn_of(doubt);
     let text = render(&job);
     match out {
         None => {
@@ -46,13 +51,22 @@ pub fn script(args: &SlurmArgs, out: Option<&std::path::Path>) -> anyhow::Result
     Ok(Exit::Done)
 }
 
-/// Sends the script to Slurm and prints the job's id; with `dry_run` it only shows what it would send.
+/// Sends the script to Slurm and prints the job's id; with `dry_run` it only shows what it would send. What the run in
+/// the job would refuse is not sent, unless `unchecked`.
 ///
 /// # Errors
-/// Faults of the configuration; no `sbatch`; what `sbatch` says.
-pub fn submit(args: &SlurmArgs, dry_run: bool) -> anyhow::Result<Exit> {
-    let job = job(args)?;
+/// Faults of the configuration, of inputs and folders; no `sbatch`; what `sbatch` says.
+pub fn submit(args: &SlurmArgs, dry_run: bool, unchecked: bool) -> anyhow::Result<Exit> {
+    let (job, doubt) = job(args)?;
     let text = render(&job);
+    if let Some(doubt) = doubt.as_ref().filter(|_| !dry_run && !unchecked) {
+        return Err(UsageError(format!(
+            "{doubt}\nnothing was sent: the run in the job would not begin. If only the nodes see those places, give \
+             --unchecked"
+        ))
+        .into());
+    }
+    warn_of(doubt);
     if dry_run {
         super::export::print(&format!("# would be sent to: sbatch --parsable\n{text}"));
         return Ok(Exit::Done);
@@ -93,7 +107,35 @@ fn make_log_folder(job: &Job) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the folder of slurm.log, {}", folder.display()))
 }
 
-fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
+/// What the run in the job would refuse, as far as this machine sees it.
+fn warn_of(doubt: Option<anyhow::Error>) {
+    if let Some(doubt) = doubt {
+        tracing::warn!("seen from here, the run in the job would not begin: {doubt}");
+    }
+}
+
+/// The share that the run in a job has, for its folders' names: of an array, that of the first task.
+fn share_of(choice: Option<ShardChoice>, slurm: &SlurmConfig) -> anyhow::Result<Option<Shard>> {
+    let is_array = slurm.options.iter().any(|option| option.starts_with("--array") || option.starts_with("-a"));
+    match choice {
+        None if slurm.shards > 1 => {}
+        None => return Ok(None),
+        Some(ShardChoice::Given(share)) => return Ok(Some(share)),
+        Some(ShardChoice::Auto) if is_array => {}
+        Some(ShardChoice::Auto) => {
+            return Err(UsageError(
+                "--shard auto takes its share from the Slurm array that it runs in, and this job is none: set slurm.shards \
+                 to the number of shares instead, or name the share, as in --shard 0/8"
+                    .into(),
+            )
+            .into());
+        }
+    }
+    Ok(Shard::new(0, slurm.shards))
+}
+
+/// The job, and why the run in it would not begin, if it would not.
+fn job(args: &SlurmArgs) -> anyhow::Result<(Job, Option<anyhow::Error>)> {
     // With the values that are given to the run alone too: what is wrong with them is better found now than in the job.
     let loaded = build::load(&args.config, &args.parsed.set)?;
     if let Some(id) = &args.parsed.bench {
@@ -112,6 +154,8 @@ fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
         ))
         .into());
     }
+    let share = share_of(args.parsed.shard, &loaded.run.slurm)?;
+    let doubt = Places::find(&args.parsed, &loaded, share).err();
     let config = args.config.canonicalize().with_context(|| format!("cannot find {}", args.config.display()))?;
     let directory = std::env::current_dir().context("there is no working directory")?;
     let program = match &loaded.run.slurm.program {
@@ -128,7 +172,7 @@ fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
             server.url_variable
         );
     }
-    Ok(Job {
+    let job = Job {
         slurm: loaded.run.slurm.clone(),
         grace: loaded.run.shutdown_grace,
         name,
@@ -137,7 +181,8 @@ fn job(args: &SlurmArgs) -> anyhow::Result<Job> {
         program,
         set: args.set.clone(),
         run: args.run.clone(),
-    })
+    };
+    Ok((job, doubt))
 }
 
 fn is_loopback(url: &str) -> bool {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use serde::Serialize;
 use tokenizers::Tokenizer;
 
 use super::StageContext;
@@ -31,7 +32,8 @@ const JOINED: usize = 4;
 const MAX_HEADINGS: usize = 8;
 
 /// In what a chunk's size is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ChunkUnit {
     /// Unicode scalar values.
     Characters,
@@ -40,7 +42,7 @@ pub enum ChunkUnit {
 }
 
 /// The parameters of the stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChunkParams {
     /// Largest size of a chunk; only a longer table row or word makes a larger one.
     pub size: usize,

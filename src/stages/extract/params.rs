@@ -1,9 +1,11 @@
 //! The stage's parameters.
 
+use serde::Serialize;
+
 use crate::model::params::Reader;
 
 /// The parameters of an extraction stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExtractParams {
     /// Whether running headers, footers and page numbers are taken out. Determines results.
     pub strip_running: bool,

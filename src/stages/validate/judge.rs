@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Checking, ValidateStage};
 use crate::model::StageError;
@@ -23,7 +23,7 @@ pub const PROMPT: &str = include_str!("../../../pipelines/prompts/judge.md");
 const MOST_CLAIMS: u32 = 30;
 
 /// The judge's checks and their bars.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judge {
     /// Whether the judge is asked at all.
     pub enabled: bool,

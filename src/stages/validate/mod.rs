@@ -11,7 +11,7 @@ pub mod tokens;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::checks::{CheckInput, CheckParams, CheckReport, run_with_context};
 use self::judge::{Judge, Refused};
@@ -32,9 +32,10 @@ const CODE_VERSION: u32 = 2;
 pub const REQUOTE_PROMPT: &str = include_str!("../../../pipelines/prompts/requote.md");
 
 /// Parameters of the validate stage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ValidateParams {
     /// The checks in code.
+    #[serde(flatten)]
     pub checks: CheckParams,
     /// The round trip.
     pub round_trip: RoundTrip,
@@ -43,6 +44,7 @@ pub struct ValidateParams {
     /// The instruction that asks for a verbatim quote where the one given is nearly so.
     pub requote_prompt: PromptText,
     /// How to ask.
+    #[serde(flatten)]
     pub asking: Asking,
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Checking, ValidateStage, round, tokens};
 use crate::model::StageError;
@@ -20,7 +20,7 @@ pub const ANSWER_PROMPT: &str = include_str!("../../../pipelines/prompts/answer.
 pub const EQUIVALENT_PROMPT: &str = include_str!("../../../pipelines/prompts/equivalent.md");
 
 /// The round trip: the question is answered again from the passage, without its answer being seen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RoundTrip {
     /// Whether it is made.
     pub enabled: bool,

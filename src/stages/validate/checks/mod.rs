@@ -1,5 +1,7 @@
 //! The checks that need no model: pure functions of a pair and its source, cheapest first.
 
+use serde::Serialize;
+
 use crate::model::params::Reader;
 use crate::model::payload::{CheckResult, CheckValue, Checks};
 
@@ -23,13 +25,16 @@ pub mod well_formed;
 const CODE_VERSION: u32 = 2;
 
 /// Thresholds and lists of the checks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct CheckParams {
     /// Lengths of question, answer and quote.
+    #[serde(flatten)]
     pub lengths: Lengths,
     /// Phrases that a question must not have besides the built-in ones.
+    #[serde(rename = "vague_phrases")]
     pub vague: Phrases,
     /// Phrases that an answer must not have besides the built-in ones.
+    #[serde(rename = "refusal_phrases")]
     pub refusals: Phrases,
     /// The largest token F1 between question and answer, 0 to 1.
     pub max_leak: f64,

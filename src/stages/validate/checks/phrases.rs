@@ -1,6 +1,7 @@
 //! Lists of phrases that a text must not have, found as whole words whatever their case.
 
 use regex::{Regex, RegexBuilder};
+use serde::{Serialize, Serializer};
 
 use crate::model::params::Reader;
 
@@ -49,6 +50,13 @@ impl Phrases {
     /// The first one in `text`, as it stands there.
     pub(super) fn find(&self, text: &str) -> Option<String> {
         self.pattern.as_ref()?.find(text).map(|found| found.as_str().to_owned())
+    }
+}
+
+impl Serialize for Phrases {
+    /// The phrases as they were written.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.texts.serialize(serializer)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Check: question, answer and quote have sensible lengths, and the question is one.
 
+use serde::{Serialize, Serializer};
+
 use crate::model::params::Reader;
 use crate::model::payload::CheckValue;
 
@@ -49,6 +51,16 @@ impl Lengths {
             answer: range("answer", default.answer),
             quote: range("quote", default.quote),
         }
+    }
+}
+
+impl Serialize for Lengths {
+    /// As in the pipeline file.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ranges = [("question", self.question), ("answer", self.answer), ("quote", self.quote)];
+        serializer.collect_map(ranges.into_iter().flat_map(|(what, (least, most))| {
+            [(format!("min_{what}_chars"), least), (format!("max_{what}_chars"), most)]
+        }))
     }
 }
 
