@@ -466,7 +466,10 @@ mod tests {
 
     #[test]
     fn parameters_are_found_in_plans_of_earlier_programs_too() {
-        let config = |parameters: serde_json::Value| serde_json::json!({"stages": [{"kind": "extract"}, {"kind": "chunk", "parameters": parameters}]});
+        let config = |parameters: serde_json::Value| {
+            let chunk = serde_json::json!({"kind": "chunk", "parameters": parameters});
+            serde_json::json!({"stages": [{"kind": "extract"}, chunk]})
+        };
         let now = config(serde_json::json!({"size": 1500, "select": null}));
         let text = config("ChunkParams { size: 1500, unit: Characters, select: None }".into());
         for plan in [now, text] {

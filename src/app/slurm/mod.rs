@@ -124,8 +124,8 @@ fn share_of(choice: Option<ShardChoice>, slurm: &SlurmConfig) -> anyhow::Result<
         Some(ShardChoice::Auto) if is_array => {}
         Some(ShardChoice::Auto) => {
             return Err(UsageError(
-                "--shard auto takes its share from the Slurm array that it runs in, and this job is none: set slurm.shards \
-                 to the number of shares instead, or name the share, as in --shard 0/8"
+                "--shard auto takes its share from the Slurm array that it runs in, and this job is none: set \
+                 slurm.shards to the number of shares instead, or name the share, as in --shard 0/8"
                     .into(),
             )
             .into());
