@@ -281,7 +281,7 @@ fn a_record_that_does_not_say_what_it_counts_is_not_counted_on_from() {
     };
     let first = place.path("benchmarks/first.yaml");
     let sound = std::fs::read_to_string(&first).unwrap();
-    for (last, odd) in [("0", "covers.last_attempt of state is 0, but covers.first_attempt is 1"), ("9", "")] {
+    for (last, odd) in [("0", " is 0, but covers.first_attempt is 1"), ("9", "")] {
         std::fs::write(&first, sound.replace("last_attempt: 1", &format!("last_attempt: {last}"))).unwrap();
         let err = said(&["bench", "record", "--state", "state"], 2);
         let why = format!("benchmarks/first.yaml counts attempts 1 to {last} of state, which has had 2 attempts");
@@ -289,7 +289,10 @@ fn a_record_that_does_not_say_what_it_counts_is_not_counted_on_from() {
         // A report is made all the same.
         said(&["bench", "report"], 0);
         let page = std::fs::read_to_string(place.path("BENCHMARKS.md")).unwrap();
-        assert!(odd.is_empty() || page.contains(&format!("**Does not agree:** {odd}")), "{page}");
+        assert!(
+            odd.is_empty() || (page.contains("**Does not agree:** covers.last_attempt of ") && page.contains(odd)),
+            "{page}"
+        );
     }
     // What people set is followed by what follows from it.
     std::fs::write(&first, &sound).unwrap();
