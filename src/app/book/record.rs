@@ -147,8 +147,10 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
             .or_else(|| again.map(|covered| covered.first_attempt))
             .unwrap_or_else(|| book.covered_until(&identity).saturating_add(1));
         // Written anew, a record ends where the next one begins.
-        let next = again.and_then(|again| book.covered_from(&identity, again.span().1.saturating_add(1)));
-        let last = next.map_or(state.attempts()?, |next| next - 1);
+        let had = state.attempts()?;
+        let end = again.map(|again| if counts_of(again, had) { again.last_attempt } else { from });
+        let next = end.and_then(|end| book.covered_from(&identity, end.saturating_add(1)));
+        let last = next.map_or(had, |next| next - 1);
         let covered = Covered {
             state_id: identity,
             state: state.dir.display().to_string(),
@@ -272,7 +274,7 @@ fn check_file(args: &RecordArgs, book: &Book) -> anyhow::Result<()> {
 /// there have not been: others would be counted twice, or never.
 fn check_counted(book: &Book, dir: &Path, identity: &str, state: &State) -> anyhow::Result<()> {
     let attempts = state.attempts()?;
-    let odd = book.of_state(identity).find(|(_, covered)| !covered.is_range() || covered.last_attempt > attempts);
+    let odd = book.of_state(identity).find(|(_, covered)| !counts_of(covered, attempts));
     let Some((id, covered)) = odd else { return Ok(()) };
     Err(UsageError(format!(
         "{} counts attempts {} to {} of {}, which has had {}: correct `covers` there, or say with --from-attempt from \
@@ -284,6 +286,11 @@ fn check_counted(book: &Book, dir: &Path, identity: &str, state: &State) -> anyh
         counted(attempts, "attempt"),
     ))
     .into())
+}
+
+/// Whether a record can count so of a state that has had so many attempts.
+fn counts_of(covered: &Covered, attempts: u64) -> bool {
+    covered.is_range() && covered.last_attempt <= attempts
 }
 
 /// Says which records count the same attempts.
