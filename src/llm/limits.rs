@@ -78,6 +78,8 @@ pub fn estimate(request: &CompletionRequest) -> u64 {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -102,18 +104,16 @@ mod tests {
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(180), "100 owed and 100 asked for: {took:?}");
         limits.correct(100, 0);
-        let began = Instant::now();
         limits.admit(80).await;
-        assert!(began.elapsed() < Duration::from_millis(60), "given back: {:?}", began.elapsed());
+        let debt = limits.debt.load(Ordering::Relaxed);
+        assert_eq!(debt, -21, "100 were given back: of the 80 one is waited for, and 21 are left for the next");
     }
 
     #[tokio::test]
     async fn without_limits_nothing_waits() {
         let limits = Limits::new(None, None);
-        let began = Instant::now();
         for _ in 0..1000 {
-            limits.admit(u64::from(u32::MAX)).await;
+            limits.admit(u64::from(u32::MAX)).now_or_never().expect("at once");
         }
-        assert!(began.elapsed() < Duration::from_secs(1));
     }
 }

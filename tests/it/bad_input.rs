@@ -156,7 +156,7 @@ fn a_second_process_on_a_state_is_refused_by_name() {
     // One that was killed is succeeded at once.
     let began = Instant::now();
     crate::support::verify(&place, "state");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30), "its heartbeat would count for a minute");
 }
 
 #[test]

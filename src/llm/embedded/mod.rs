@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::engine::Engine;
 use crate::model::LlmError;
 use crate::model::llm::{Completion, CompletionRequest, FinishReason, LlmClient, Schema, Task};
+use crate::model::payload::Usage;
 
 /// The model's name in answers and datasets.
 pub const MODEL_NAME: &str = "SmolLM2-135M-Instruct-Q4_1 (embedded)";
@@ -76,7 +77,7 @@ impl EmbeddedModel {
             let (engine, queue) = (Arc::clone(&engine), Arc::clone(&queue));
             std::thread::Builder::new()
                 .name(format!("embedded-model-{i}"))
-                .spawn(move || work(&engine, &queue))
+                .spawn(move || work(|task, schema| engine.perform(task, schema), &queue))
                 .map_err(|error| LlmError::Misconfigured {
                     message: format!("cannot start thread {} of the embedded model: {error}; set fewer threads", i + 1),
                 })?;
@@ -118,15 +119,18 @@ pub fn compute_in_one_thread() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Answers jobs until nobody can ask any more.
-fn work(engine: &Engine, queue: &Mutex<mpsc::Receiver<Job>>) {
+/// What a job's task gives: the answer's text and its tokens.
+type Performed = Result<(String, Usage), LlmError>;
+
+/// Answers jobs by `perform` until nobody can ask any more.
+fn work(perform: impl Fn(&Task, Option<&Schema>) -> Performed, queue: &Mutex<mpsc::Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some(job) = job else { return };
         if job.reply.is_closed() {
             continue; // Nobody waits for this any more.
         }
-        let answer = catch_unwind(AssertUnwindSafe(|| engine.perform(&job.task, job.schema.as_deref())));
+        let answer = catch_unwind(AssertUnwindSafe(|| perform(&job.task, job.schema.as_deref())));
         let answer = answer.unwrap_or_else(|_| {
             Err(LlmError::Refused {
                 label: "embedded".into(),

@@ -1,16 +1,19 @@
 //! Tests of the whole embedded model. They need its weights, and are skipped where those are missing unless
 //! `QAFLOW_REQUIRE_MODEL` is set.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
-use super::{EmbeddedModel, MODEL_NAME, angles, sentences, words};
-use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Task};
+use super::{EmbeddedModel, Job, MODEL_NAME, angles, sentences, words, work};
+use crate::model::llm::{CompletionRequest, FinishReason, LlmClient, Schema, Task};
+use crate::model::payload::Usage;
 use crate::model::{DocumentHash, ItemId};
 
 /// An invented policy.
@@ -147,22 +150,26 @@ fn scores_and_answers_come_in_their_shapes() {
 
 #[test]
 fn given_up_requests_are_skipped() {
-    let Some(path) = weights() else { return };
-    let model = EmbeddedModel::open(&path, 1).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let long = request(generate(SOURCE, 5));
-    runtime.block_on(async {
-        let begun = Instant::now();
-        model.complete(&long).await.unwrap();
-        let one = begun.elapsed();
-        for _ in 0..4 {
-            // Queued, then dropped: at most the one in work is finished.
-            let _ = tokio::time::timeout(Duration::from_millis(1), model.complete(&long)).await;
+    let (jobs, queue) = mpsc::channel(4);
+    let mut waiting = Vec::new();
+    for given_up in [false, true, true, false] {
+        let (reply, answer) = oneshot::channel();
+        jobs.try_send(Job { task: Task::Free, schema: None, reply }).unwrap();
+        if !given_up {
+            waiting.push(answer);
         }
-        let begun = Instant::now();
-        model.complete(&request(Task::Free)).await.unwrap();
-        assert!(begun.elapsed() < one * 3, "{:?} against {one:?}", begun.elapsed());
-    });
+    }
+    drop(jobs);
+    let performed = Cell::new(0_u32);
+    let perform = |_: &Task, _: Option<&Schema>| {
+        performed.set(performed.get() + 1);
+        if performed.get() == 2 { panic!("on purpose") } else { Ok(("yes".to_owned(), Usage::default())) }
+    };
+    work(perform, &Mutex::new(queue));
+    assert_eq!(performed.get(), 2, "nobody waits for the others");
+    let mut answers = waiting.into_iter().map(|answer| answer.blocking_recv().unwrap());
+    assert_eq!(answers.next().unwrap().unwrap().content, "yes");
+    assert!(answers.next().unwrap().unwrap_err().to_string().contains("panicked on this request"));
 }
 
 /// Runs an ignored test in a process of its own, since pools are sized by its environment, and returns what stands

@@ -384,7 +384,6 @@ mod tests {
 
     #[tokio::test]
     async fn time_runs_out_and_a_busy_machine_is_given_more() {
-        let began = Instant::now();
         let busy = outcome("while :; do :; done").await;
         assert!(busy.reason.ends_with(" s of opening it"), "{busy}");
         let idle = outcome("sleep 30").await;
@@ -393,7 +392,6 @@ mod tests {
             idle.reason.starts_with("gave up after 2 s"),
             "it used no processor, so it got four times as long: {idle}"
         );
-        assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test]

@@ -386,10 +386,13 @@ mod tests {
         }
         let other: Vec<&str> = (0..165).map(|_| word()).collect();
         for (quote, found) in [(quote.join(" "), true), (other.join(" "), false)] {
-            let start = std::time::Instant::now();
-            let result = find_quote(&quote, &source, 0.8);
-            let took = start.elapsed();
-            assert_eq!(result.is_some(), found);
+            // The quickest of some: a machine with much else to do may hold up any of them.
+            let took = (0..10).map(|_| {
+                let start = std::time::Instant::now();
+                assert_eq!(find_quote(&quote, &source, 0.8).is_some(), found);
+                start.elapsed()
+            });
+            let took = took.min().expect("ten");
             assert!(took.as_millis() < 100, "{took:?}");
         }
     }
