@@ -361,4 +361,4 @@ fn limited_by(all: &[Status]) -> Vec<LimitedBy> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::export::print;
 use super::liveness::{Life, Liveness};
-use super::progress::{STATUS_FILE, STATUS_FORMAT, Status};
+use super::progress::{Phase, STATUS_FILE, STATUS_FORMAT, Status};
 use super::screen::render;
 use super::state::resolve;
 use super::{Exit, UsageError, budget};
@@ -101,9 +101,15 @@ pub fn read(dir: &Path) -> anyhow::Result<Status> {
     if format > STATUS_FORMAT {
         anyhow::bail!("{} has format {format}, newer than this program reads: use the newer qaflow", path.display());
     }
+    let of_before = value.get("budget_stopped").is_none();
     as_written_now(&mut value);
-    serde_json::from_value(value)
-        .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))
+    let mut status: Status = serde_json::from_value(value)
+        .with_context(|| format!("{} is damaged; the next `run` writes it anew", path.display()))?;
+    if of_before && status.phase == Phase::Finished {
+        // Its budget's state was that of the last projection.
+        status.gpu.finish();
+    }
+    Ok(status)
 }
 
 /// Says what files of earlier programs say in other words as this one does.
@@ -128,6 +134,22 @@ fn as_written_now(status: &mut serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::projection::BudgetState;
+
+    #[test]
+    fn a_finished_run_of_before_is_held_against_what_it_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut status = crate::app::screen::tests::shard(20.0, None, BudgetState::Over);
+        status.phase = Phase::Finished;
+        let mut value = serde_json::to_value(&status).unwrap();
+        let state = |value: &serde_json::Value| {
+            std::fs::write(dir.path().join(STATUS_FILE), value.to_string()).unwrap();
+            read(dir.path()).unwrap().gpu.budget.unwrap().state.as_str()
+        };
+        assert_eq!(state(&value), "over", "what this program writes stays as it is");
+        value.as_object_mut().unwrap().remove("budget_stopped");
+        assert_eq!(state(&value), "within");
+    }
 
     #[test]
     fn what_a_file_of_before_says_is_understood() {

@@ -220,7 +220,7 @@ fn machine(record: &Record) -> Vec<String> {
     let value = |path: &str| figures.iter().find(|(known, ..)| known == path).map(|(.., value)| *value);
     for (path, bound) in BOUNDED {
         if let (Some(own), Some(most)) = (value(path), value(bound))
-            && own > most * (1.0 + AGREES) + half_digit(most)
+            && own > most * (1.0 + AGREES) + half_digit(most) + half_digit(own)
         {
             found.push(format!("{path} is {own}, but {bound} is {most}"));
         }
@@ -451,13 +451,13 @@ mod tests {
         assert_eq!(of(1), ["results.gpu_hours is 2.9, but total_time_minutes / 60 × gpu_count allows at most 1.45"]);
         let found = contradicted(|e| {
             (e.record.hardware.gpu_vram_gb, e.record.results.max_gpu_memory_gb) = (Some(24.0), Some(31.5));
-            (e.record.results.avg_cpu_memory_gb, e.record.results.max_cpu_memory_gb) = (Some(2.0), Some(1.5));
+            (e.record.results.avg_cpu_memory_gb, e.record.results.max_cpu_memory_gb) = (Some(2.5), Some(1.5));
         });
         assert_eq!(
             found,
             [
                 "results.max_gpu_memory_gb is 31.5, but hardware.gpu_vram_gb is 24",
-                "results.avg_cpu_memory_gb is 2, but results.max_cpu_memory_gb is 1.5",
+                "results.avg_cpu_memory_gb is 2.5, but results.max_cpu_memory_gb is 1.5",
             ]
         );
     }

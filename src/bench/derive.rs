@@ -117,6 +117,16 @@ pub fn complete(record: &mut Record) {
     }
 }
 
+/// Works out anew what follows from other figures, after those at the paths `given` were set; those stay. GPU-hours are
+/// never worked out, as in [`complete`].
+pub fn follow(record: &mut Record, given: &[&str]) {
+    for rule in RULES.iter().filter(|rule| rule.path != "results.gpu_hours" && !given.contains(&rule.path)) {
+        if let Some(derived) = (rule.derive)(record) {
+            *(rule.field)(record) = Some(rounded(derived));
+        }
+    }
+}
+
 /// As a part: figures that differ by less agree. People round.
 pub(super) const AGREES: f64 = 0.01;
 
@@ -180,5 +190,28 @@ impl QualityTargets {
         ];
         let known: Vec<bool> = pairs.iter().filter_map(|(value, least)| Some((*value)? >= *least)).collect();
         (!known.is_empty()).then(|| known.into_iter().all(|ok| ok))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_is_worked_out_anew_and_what_was_given_stays() {
+        let mut record = Record::default();
+        record.dataset.pdfs_processed = Some(10);
+        record.results.total_time_minutes = Some(60.0);
+        record.results.gpu_hours = Some(5.0);
+        complete(&mut record);
+        assert_eq!(record.results.avg_time_per_pdf_minutes, Some(6.0));
+        record.results.total_time_minutes = Some(30.0);
+        complete(&mut record);
+        assert_eq!(record.results.avg_time_per_pdf_minutes, Some(6.0), "only what is missing is filled");
+        record.results.throughput_pdfs_per_hour = Some(19.0);
+        follow(&mut record, &["results.total_time_minutes", "results.throughput_pdfs_per_hour"]);
+        let results = &record.results;
+        assert_eq!((results.avg_time_per_pdf_minutes, results.throughput_pdfs_per_hour), (Some(3.0), Some(19.0)));
+        assert_eq!((results.gpu_hours, results.qa_pairs_per_pdf), (Some(5.0), None));
     }
 }

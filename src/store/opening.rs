@@ -322,7 +322,8 @@ impl Opening<'_> {
         if self.recount {
             recount(&table, &mut accounts)?;
         }
-        let store = SledStore::assemble(self.dir, table, state, accounts, Watermark::open(self.dir)?);
+        let mut store = SledStore::assemble(self.dir, table, state, accounts, Watermark::open(self.dir)?);
+        store.with_losses = self.recount;
         // From now on a database that opens empty is noticed.
         store.refresh_identity()?;
         Ok((store, self.notices))

@@ -55,6 +55,8 @@ pub struct SledStore {
     pub(super) accounts: RwLock<Accounts>,
     epoch: AtomicU64,
     watermark: Watermark,
+    /// It was opened without its latest commits, or with what was saved of them.
+    pub(super) with_losses: bool,
 }
 
 /// The accounts as of the last commit.
@@ -100,7 +102,14 @@ impl SledStore {
             accounts: RwLock::new(accounts),
             epoch: AtomicU64::new(state.epoch),
             watermark,
+            with_losses: false,
         }
+    }
+
+    /// Whether commits were given up so that it opened ([`OpenOptions::accept_loss`]). What the engine took for whole may
+    /// fail later then, so that a rebuild is due.
+    pub fn opened_with_losses(&self) -> bool {
+        self.with_losses
     }
 
     /// The state folder.

@@ -8,6 +8,7 @@
 //! Of the engine's own structure this needs only that a value lies in one piece, in a segment of its file or in a file
 //! of its own, and in which order those were written.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -145,11 +146,20 @@ pub(super) fn add_answers(folder: &Path, table: &Table) -> Result<(), StoreError
 /// the store itself is given to `state`.
 fn add(folder: &Path, table: &Table, names: &[&str], mut state: impl FnMut(StateV1)) -> Result<(), StoreError> {
     let (mut writes, mut bytes) = (Writes::new(), 0);
+    let mut named: HashMap<Vec<u8>, (Progress, Vec<u8>)> = HashMap::new();
     for piece in pieces(folder)? {
         // The newest first, so that of two versions the newer one is kept.
         for (key, value) in records_in(&piece.read()?, names).into_iter().rev() {
             if key == keys::STORE {
                 codec::decode(&key, &value).map(&mut state)?;
+                continue;
+            }
+            if keys::parse_journal(&key).is_none() {
+                // A segment that is written anew keeps older records behind the new ones, so here the order says nothing.
+                let progress = progress_of(&key, &value)?;
+                if named.get(&key).is_none_or(|(known, _)| *known < progress) {
+                    named.insert(key, (progress, value));
+                }
                 continue;
             }
             if writes.contains_key(&key) || holds(table, &key)? {
@@ -164,8 +174,26 @@ fn add(folder: &Path, table: &Table, names: &[&str], mut state: impl FnMut(State
             }
         }
     }
+    for (key, (_, value)) in named {
+        if !holds(table, &key)? {
+            writes.insert(key, Some(Value::from(value)));
+        }
+    }
     table.apply(&writes)?;
     drop_incomplete(table)
+}
+
+/// How far the account of an attempt is on: whether it is closed, and its seconds; of a number how large it is. Both
+/// only grow.
+type Progress = (bool, f64);
+
+fn progress_of(key: &[u8], value: &[u8]) -> Result<Progress, StoreError> {
+    let MetaV1 { value: content } = codec::decode(key, value)?;
+    let json: serde_json::Value = serde_json::from_slice(&content).unwrap_or_default();
+    Ok(match &json {
+        serde_json::Value::Number(number) => (false, number.as_f64().unwrap_or(0.0)),
+        account => (!account["ended"].is_null(), account["seconds"].as_f64().unwrap_or(0.0)),
+    })
 }
 
 /// Whether the table has a record that is what was written under `key`.

@@ -110,3 +110,25 @@ fn one_flipped_byte_of_the_log_costs_one_answer() {
         assert!(records_in(&bytes, &NAMES).len() >= answers.len() - 1, "byte {at}");
     }
 }
+
+#[test]
+fn the_account_that_is_furthest_on_is_taken_wherever_it_lies() {
+    let dir = tempfile::tempdir().unwrap();
+    let [source, target] = ["source", "target"].map(|name| dir.path().join(name));
+    for folder in [&source, &target] {
+        fs::create_dir(folder).unwrap();
+    }
+    let account = |rest: &str| meta_record(&record_name(3), &format!(r#"{{"format":1,"number":3,{rest}}}"#));
+    let closed = account(r#""seconds":61.5,"ended":"2026-01-01T00:00:00Z""#);
+    let [open, older] = [61.5, 41.25].map(|seconds| account(&format!(r#""seconds":{seconds},"ended":null"#)));
+    let [newest, former] = ["13", "9"].map(|number| meta_record("attempts", number));
+    // Behind what a segment was written anew with lies what it held before.
+    let noise: Vec<u8> = (0..=255).collect();
+    let bytes = [&closed.1, &newest.1, &open.1, &older.1, &former.1].map(|value| [&noise[..], value].concat()).concat();
+    fs::write(source.join("db"), bytes).unwrap();
+    let table = rebuild::create(&target, OpenOptions::default()).unwrap();
+    add(&source, &table, &NAMES, |_| {}).unwrap();
+    for (key, value) in [closed, newest] {
+        assert_eq!(table.get(&key).unwrap().as_deref(), Some(&value[..]));
+    }
+}

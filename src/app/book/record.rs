@@ -15,7 +15,7 @@ use crate::app::states::select;
 use crate::app::{Exit, UsageError, counted};
 use crate::bench::book::{Book, Entry};
 use crate::bench::checks;
-use crate::bench::derive::{QualityTargets, complete};
+use crate::bench::derive::{QualityTargets, complete, follow};
 use crate::bench::ladder::Ladder;
 use crate::bench::record::{Covered, Experiment, Quality, RatedBy, Record, Rung};
 use crate::bench::{documents, yaml};
@@ -119,10 +119,13 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     check_file(args, &whole)?;
     let first = states.first().ok_or_else(|| UsageError("no state is given".into()))?;
     let plan = first.plan()?;
-    let manifest = args.manifest.clone().or_else(|| plan.config["manifest"].as_str().map(PathBuf::from));
+    let replaced = args.id.as_deref().filter(|_| args.replace).and_then(|id| whole.exactly(id));
+    // Of a record that is written anew its own: the state may have gone on with another since.
+    let own = replaced.and_then(|entry| entry.record.dataset.manifest.clone());
+    let last = || plan.config["manifest"].as_str().map(PathBuf::from);
+    let manifest = args.manifest.clone().or(own.map(PathBuf::from)).or_else(last);
     let rung = manifest.as_deref().map(rung_of).transpose()?.flatten();
     let listed = manifest.as_deref().filter(|_| rung.is_some()).and_then(Listed::of);
-    let replaced = args.id.as_deref().filter(|_| args.replace).and_then(|id| whole.exactly(id));
     let book = replaced.map_or_else(|| whole.clone(), |entry| whole.without(&entry.record.id));
     let mut found = Found::default();
     let (mut covers, mut attempts) = (Vec::new(), Vec::new());
@@ -203,6 +206,10 @@ pub async fn of_states(args: &RecordArgs, states: &[&State]) -> anyhow::Result<(
     }
     for setting in &args.set {
         record = set(&record, setting)?;
+    }
+    if !args.set.is_empty() {
+        let given: Vec<&str> = args.set.iter().filter_map(|s| s.split_once('=')).map(|(path, _)| path.trim()).collect();
+        follow(&mut record, &given);
     }
     if let Some(experiment) = &args.experiment {
         // The states of an experiment are copies of one another, and yet each is counted.

@@ -139,7 +139,7 @@ fn merged(all: &[Status]) -> Status {
 }
 
 /// One of eight shards with an eighth of a budget of 1,000 GPU-hours, four GPUs, a kilojoule an hour.
-fn shard(used: f64, expected: Option<f64>, state: BudgetState) -> Status {
+pub(in crate::app) fn shard(used: f64, expected: Option<f64>, state: BudgetState) -> Status {
     let gpu = GpuStatus {
         held: 4,
         source: "nvml".into(),

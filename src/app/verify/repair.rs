@@ -22,7 +22,7 @@ pub(super) fn in_place(dir: &Path) -> anyhow::Result<Findings> {
     let state = State::open(dir, StateOptions { accept_loss: true, ..StateOptions::default() })?;
     let Some(plan) = state.known_plan()? else { return Ok(Findings::without_plan(dir)) };
     let findings = examine(&state, &plan, Depth::Whole)?;
-    if findings.faults.is_empty() {
+    if findings.faults.is_empty() && !state.store.opened_with_losses() {
         return Ok(findings);
     }
     let (state, repaired) = repair(state, &plan)?;
@@ -90,7 +90,7 @@ fn repair(mut state: State, plan: &Plan) -> anyhow::Result<(State, u64)> {
     }
     damaged_texts(&state, plan, &mut changes)?;
     repaired += apply(&state, changes)?;
-    if beyond > 0 {
+    if beyond > 0 || state.store.opened_with_losses() {
         let store = Arc::into_inner(state.store).context("the store is still in use")?;
         let (lost, store, notices) = store.rebuild(OpenOptions::default())?;
         for notice in notices {

@@ -151,11 +151,14 @@ fn commits_lost_to_damage_are_noticed_also_after_a_kill_and_given_up_only_if_ask
     let (store, notices) = SledStore::open(dir.path(), options).unwrap();
     assert!(notices.iter().any(|n| n.contains("to 113 to damage: what they held is done again")), "{notices:?}");
     assert!(store.epoch() > Epoch(113));
+    assert!(store.opened_with_losses(), "a repair begins its files anew");
     let kept = dir.path().join("damaged-1/db/db");
     assert!(before.iter().any(|(path, bytes)| path.ends_with("db/db") && *bytes == fs::read(&kept).unwrap()));
     let (counts, audit) = (store.counts(&FIRST).unwrap(), store.audit().unwrap());
     assert_eq!((audit.damaged, audit.recounted[&FIRST]), (vec![], counts), "an older state, but a whole one");
     assert!(counts.done > 0 && counts.pending() > 20, "{counts:?}");
+    let (_, store, _) = store.rebuild(OpenOptions::default()).unwrap();
+    assert!(!store.opened_with_losses());
     drop(store);
     assert_eq!(try_open(dir.path()).unwrap().1, Vec::<String>::new());
 }
